@@ -1,12 +1,20 @@
 from __future__ import annotations
 
 import pytest
+
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _units
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (150 * 1024**2, "150 MiB"), (805 * 10**9, "749.7 GiB"), (2 * 1024**4, "2 TiB")],
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1536, "1.5 KiB"),
+        (150 * 1024**2, "150 MiB"),
+        (805 * 10**9, "749.7 GiB"),
+        (2 * 1024**4, "2 TiB"),
+    ],
 )
 def test_format_bytes(value, text):
     assert _units.format_bytes(value) == text
