@@ -1,0 +1,249 @@
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a model is: the plain data that the estimator and the planner work on.
+
+A ModelSpec says what a model *is*, before any sharding: all sizes are those of the whole model, counted in elements
+(never bytes) unless a name says otherwise. `None` means "the model has no such thing", never "unknown".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Mapping, Optional, Tuple
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be read: which field, what was found there, what would work."""
+
+    def __init__(self, field, found, wanted):
+        self.field, self.found, self.wanted = field, found, wanted
+        super().__init__(f"config.json: {field} is {found!r}, wanted {wanted}")
+
+
+@dataclass(frozen=True)
+class MlaSpec:
+    """Multi-head latent attention. The cache holds kv_lora_rank + qk_rope_head_dim elements per token and layer,
+    whole on every tensor-parallel rank."""
+
+    q_lora_rank: Optional[int]  # None: the query is projected directly
+    kv_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+    index_heads: Optional[int] = None  # sparse attention (DeepSeek V3.2): heads and width of the indexer
+    index_head_dim: Optional[int] = None
+    index_topk: Optional[int] = None
+
+    @property
+    def cache_width(self):
+        return self.kv_lora_rank + self.qk_rope_head_dim
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """The attention of one layer.
+
+    kind: full | sliding | chunked | mla | encoder (bidirectional, nothing cached)
+    window: tokens a sliding layer sees, or the chunk of a chunked one
+    head_dim is that of queries and keys, v_head_dim that of values.
+    """
+
+    kind: str
+    heads: int
+    kv_heads: int
+    head_dim: int
+    v_head_dim: int
+    window: Optional[int] = None
+    mla: Optional[MlaSpec] = None
+    kv_source_layer: Optional[int] = None  # reads the cache of that earlier layer and has none of its own
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """The state that a linear-attention layer keeps per request, whatever the request's length.
+
+    kind: mamba1 | mamba2 | gated_delta_net | kda | lightning | short_conv
+    The convolution's state is conv_width × (conv_kernel − 1); the recurrent state is heads × head_dim × state_size
+    (mamba1: heads = channels, head_dim = 1). A kind without one of them has 0 there.
+    """
+
+    kind: str
+    conv_kernel: int
+    conv_width: int  # channels that the causal convolution sees, all ranks together
+    heads: int
+    head_dim: int
+    state_size: int
+    groups: int = 1  # B/C groups (mamba2) or key heads (gated_delta_net): replicated when fewer than ranks
+    key_head_dim: int = 0  # gated_delta_net, kda
+    ssm_dtype: Optional[str] = None  # what the checkpoint asks for the recurrent state; None: the model's dtype
+
+    def shapes(self, tensor_parallel_size=1):
+        """State tensors of one request on one rank, as tuples: (convolution, recurrent) less those absent."""
+        tp = tensor_parallel_size
+        conv_width = self.conv_width
+        if self.kind == "mamba2" and self.groups % tp:
+            # Groups are replicated so that every rank has at least one.
+            extra = tp - self.groups if self.groups < tp else 0
+            conv_width += 2 * extra * self.state_size
+        shapes = []
+        if self.conv_kernel > 1 and conv_width:
+            shapes.append((self.conv_kernel - 1, conv_width // tp))
+        if self.state_size:
+            if self.kind == "mamba1":
+                shapes.append((self.heads // tp, self.state_size))
+            else:
+                shapes.append((self.heads // tp, self.head_dim, self.state_size))
+        return tuple(shapes)
+
+
+@dataclass(frozen=True)
+class MoeSpec:
+    """The routed experts of one layer, and those that every token passes."""
+
+    experts: int
+    experts_per_token: int
+    intermediate_size: int  # of one routed expert
+    shared_intermediate_size: int = 0  # all shared experts together; 0: none
+    shared_gate: bool = False  # a gate weighs the shared expert (Qwen2-MoE, Qwen3-Next)
+    router_bias: bool = False  # a correction bias of one float32 per expert, or a biased router
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One decoder or encoder layer. Any part can be None: no-op layers, attention-free layers, layers with both an
+    attention and a state (Falcon-H1)."""
+
+    attention: Optional[AttentionSpec]
+    state: Optional[StateSpec]
+    mlp_intermediate_size: Optional[int]  # dense feed-forward
+    moe: Optional[MoeSpec]
+
+
+@dataclass(frozen=True)
+class RopeSpec:
+    """Rotary embedding: vLLM keeps one cos/sin table per distinct one, cache_length × rotary_dim elements."""
+
+    rotary_dim: int
+    cache_length: int
+    kind: str = "default"
+    theta: float = 10000.0
+
+
+@dataclass(frozen=True)
+class VisionSpec:
+    """The vision (or audio) tower, as far as sizes go."""
+
+    layers: int
+    hidden_size: int
+    intermediate_size: int
+    heads: int
+    patch_size: int
+    image_size: Optional[int]
+    spatial_merge_size: int
+    out_hidden_size: int
+    raw: Mapping = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How linear weights are stored.
+
+    method: vLLM's name (fp8, awq, gptq, compressed-tensors, mxfp4, modelopt, modelopt_fp4, bitsandbytes, …)
+    weights: fp8 | int4 | int8 | nvfp4 | mxfp4 | nf4: the number format of the weights
+    block: (rows, columns) of a scale, when block-wise; group_size: inputs per scale, when group-wise (-1: per channel)
+    activations: dynamic | static | None (16-bit: weight-only)
+    unquantized: patterns of module names that keep the model's dtype
+    """
+
+    method: str
+    weights: str
+    bits: int
+    block: Optional[Tuple[int, int]] = None
+    group_size: Optional[int] = None
+    zero_point: bool = False
+    activations: Optional[str] = None
+    strategy: Optional[str] = None  # tensor | channel | block | group
+    unquantized: Tuple[str, ...] = ()
+    kv_cache_dtype: Optional[str] = None  # "fp8" when the checkpoint brings scales for it
+    raw: Mapping = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model is, read from its config.json.
+
+    kind: generate | embedding | rerank | classify; `vision`/`audio` say whether it also takes images or sound.
+    layers: one LayerSpec per layer, in order; equal layers compare equal.
+    max_model_len: the longest context vLLM derives when none is asked for (rope scaling included).
+    dtype: of the checkpoint ("bfloat16", …); None when the file does not say.
+    basis: "config" for an architecture known here, "generic" for one that is estimated as a Llama-like decoder.
+    assumed: "key=value" for each key the file leaves to its model type's published default.
+    """
+
+    architecture: str
+    model_type: str
+    kind: str
+    hidden_size: int
+    vocab_size: int
+    layers: Tuple[LayerSpec, ...]
+    max_position_embeddings: int
+    max_model_len: int
+    dtype: Optional[str]
+    tie_word_embeddings: bool
+    ropes: Tuple[RopeSpec, ...] = ()
+    quantization: Optional[Quantization] = None
+    vision: Optional[VisionSpec] = None
+    audio: Optional[VisionSpec] = None
+    mtp_layers: int = 0  # multi-token-prediction layers in the files; loaded only for speculative decoding
+    supports_pipeline: bool = True
+    basis: str = "config"
+    assumed: Tuple[str, ...] = ()
+    config: Mapping = field(default_factory=dict, compare=False, repr=False)  # the language model's own keys
+    root_config: Mapping = field(default_factory=dict, compare=False, repr=False)  # the whole file
+
+    @property
+    def num_layers(self):
+        return len(self.layers)
+
+    @property
+    def attention_layers(self):
+        """Layers with attention, as (index, AttentionSpec)."""
+        return tuple((i, layer.attention) for i, layer in enumerate(self.layers) if layer.attention)
+
+    @property
+    def state_layers(self):
+        """Layers with a per-request state, as (index, StateSpec)."""
+        return tuple((i, layer.state) for i, layer in enumerate(self.layers) if layer.state)
+
+    @property
+    def heads(self):
+        """Attention heads (the most of any layer); 0 without attention."""
+        return max((a.heads for _i, a in self.attention_layers), default=0)
+
+    @property
+    def kv_heads(self):
+        return max((a.kv_heads for _i, a in self.attention_layers), default=0)
+
+    @property
+    def head_dim(self):
+        return max((a.head_dim for _i, a in self.attention_layers), default=0)
+
+    @property
+    def intermediate_size(self):
+        """Width of the widest dense feed-forward; 0 when all layers are mixtures of experts."""
+        return max((layer.mlp_intermediate_size or 0 for layer in self.layers), default=0)
+
+    @property
+    def moe(self):
+        """The MoeSpec of the model (of its widest MoE layer), or None."""
+        return max((layer.moe for layer in self.layers if layer.moe), default=None, key=lambda m: m.experts)
+
+    @property
+    def mla(self):
+        return next((a.mla for _i, a in self.attention_layers if a.mla), None)
+
+    @property
+    def encoder_only(self):
+        """No layer caches anything: no KV pool."""
+        return not self.state_layers and all(a.kind == "encoder" for _i, a in self.attention_layers)
