@@ -1,0 +1,140 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gpu_info
+version_added: "0.1.0"
+author: The inferops.gpu_host maintainers (@inferops)
+short_description: List the NVIDIA GPUs of a host
+description:
+  - Asks C(nvidia-smi) for the GPUs of the host, their memory, how they are linked and what runs on them.
+  - A host without a GPU, or whose driver does not answer, is no error. The list is then empty and RV(reason) says why.
+attributes:
+  check_mode:
+    description: Runs in check mode as always, since it changes nothing.
+    support: full
+  diff_mode:
+    description: Returns no difference.
+    support: none
+options:
+  nvidia_smi:
+    description: The program to ask, a name on the path or an absolute path.
+    type: str
+    default: nvidia-smi
+  timeout:
+    description: >-
+      Seconds to wait for each answer. A driver with a GPU that fell off the bus can hang instead of failing.
+    type: int
+    default: 60
+"""
+
+EXAMPLES = r"""
+- name: Look at the GPUs
+  inferops.gpu_host.gpu_info:
+  register: found
+
+- name: Show how much memory is free
+  ansible.builtin.debug:
+    msg: "{{ found.gpus | map(attribute='memory_free') }}"
+"""
+
+RETURN = r"""
+gpus:
+  description: The GPUs, in the order of their PCI bus ids, which is the order of C(nvidia-smi).
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    index: {description: "Position in the order of C(nvidia-smi).", type: int}
+    uuid: {description: The identity of the GPU; stays when the index changes., type: str}
+    pci_bus_id: {description: "For example V(00000000:1B:00.0).", type: str}
+    name: {description: The name the driver prints., type: str}
+    model: {description: "The name in the catalogue of the planner, or V(null).", type: str}
+    memory_total: {description: Bytes., type: int}
+    memory_used: {description: Bytes., type: int}
+    memory_free: {description: Bytes., type: int}
+    compute_capability: {description: "For example 9.0.", type: float}
+    mig_enabled: {description: Whether the GPU is cut into instances., type: bool}
+    mig_devices:
+      description: "The instances: C(uuid), C(index), C(memory_total), C(memory_free) and their ids."
+      type: list
+      elements: dict
+    nvlink_active: {description: "NVLinks that are up, where the driver lists them.", type: int}
+    processes:
+      description: "What runs on it: C(pid), C(name), C(type), C(memory_used)."
+      type: list
+      elements: dict
+driver_version:
+  description: Version of the driver.
+  returned: always
+  type: str
+  sample: "580.159.03"
+cuda_version:
+  description: The newest CUDA that the driver supports.
+  returned: always
+  type: str
+  sample: "13.0"
+links:
+  description: "How each pair of GPUs is joined, by index: V(NV18), V(PIX), V(PXB), V(PHB), V(NODE) or V(SYS)."
+  returned: always
+  type: dict
+  sample: {"0": {"1": "NV18"}, "1": {"0": "NV18"}}
+reason:
+  description: Why RV(gpus) is empty.
+  returned: always
+  type: str
+hint:
+  description: What to do about it.
+  returned: always
+  type: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _nvidia_smi
+
+
+def _ask(module, program, arguments):
+    # `timeout` ends a driver that hangs; run_command itself has no limit.
+    limit = module.get_bin_path("timeout")
+    command = [program, *arguments]
+    if limit:
+        command = [limit, str(module.params["timeout"]), *command]
+    return module.run_command(command, environ_update={"LC_ALL": "C"})
+
+
+def gpu_info(module):
+    program = module.get_bin_path(module.params["nvidia_smi"])
+    if program is None:
+        return _nvidia_smi.empty(
+            f"{module.params['nvidia_smi']} is not installed",
+            "install the NVIDIA driver where the host has a GPU",
+        )
+    rc, out, err = _ask(module, program, _nvidia_smi.QUERY)
+    if rc == 124:
+        return _nvidia_smi.empty(
+            f"nvidia-smi did not answer in {module.params['timeout']} s", "check `dmesg` for Xid errors"
+        )
+    if rc != 0:
+        return _nvidia_smi.explain_failure(rc, out, err)
+    answers = [_ask(module, program, command)[1] for command in (_nvidia_smi.COMPUTE_CAPABILITY, _nvidia_smi.LIST)]
+    return _nvidia_smi.parse(out, *answers, topology=_ask(module, program, _nvidia_smi.TOPOLOGY)[1])
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "nvidia_smi": {"type": "str", "default": "nvidia-smi"},
+            "timeout": {"type": "int", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    module.exit_json(changed=False, **gpu_info(module))
+
+
+if __name__ == "__main__":
+    main()
