@@ -1,0 +1,320 @@
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What one service takes on each GPU of one layout, and whether vLLM would start: the only entry the planner calls."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils._activations import activation_peak
+from ansible_collections.inferops.gpu_host.plugins.module_utils._engine_profiles import batch_defaults, profile_for
+from ansible_collections.inferops.gpu_host.plugins.module_utils._kv_cache import layout_kv_cache, stage_sizes
+from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GB, GIB
+
+NAIVE_OVERHEAD = 1.2
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a model is cut over GPUs; one replica."""
+
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    expert_parallel: bool = False
+
+    @property
+    def gpus(self):
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The options of `vllm serve` that decide about memory, under their own names. None: vLLM's default."""
+
+    version: str = "0.26.0"
+    gpu_memory_utilization: Optional[float] = None
+    max_model_len: Optional[int] = None  # tokens
+    max_num_batched_tokens: Optional[int] = None
+    max_num_seqs: Optional[int] = None
+    dtype: Optional[str] = None  # what the model runs in: "bfloat16", "float16", "float32"
+    kv_cache_dtype: str = "auto"
+    block_size: Optional[int] = None
+    enforce_eager: bool = False
+    enable_prefix_caching: Optional[bool] = None
+    kv_cache_memory_bytes: Optional[int] = None  # the pool, instead of gpu_memory_utilization
+
+
+@dataclass(frozen=True)
+class RankEstimate:
+    """Bytes on each GPU of one pipeline stage (its tensor-parallel ranks are alike)."""
+
+    stage: int
+    layers: int
+    weights: int
+    activation: int
+    cuda_graphs: int  # what vLLM subtracts for them from the pool
+    non_torch: int
+    kv_cache: int  # the pool: what is left of the budget; 0 when nothing is left
+    kv_cache_per_request: int  # pool that one request of max_model_len tokens needs
+    total: int  # the parts together, pool included
+    minimum: int  # the parts together with a pool for exactly one request: the least budget that serves
+    budget: int  # gpu_total_bytes × gpu_memory_utilization
+    in_use: int  # CUDA context and NCCL: not in the budget's account, but not free at start either
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The estimate of one service in one layout on one kind of GPU."""
+
+    ranks: Tuple[RankEstimate, ...]  # one per pipeline stage
+    kv_cache_tokens: int  # "GPU KV cache size"; 0 without a cache
+    max_concurrency: float  # requests of max_model_len tokens; 0.0 without a cache
+    max_model_len: int
+    longest_context: int  # tokens of the longest single request that fits, at most what the model allows
+    block_size: int
+    max_num_batched_tokens: int
+    max_num_seqs: int
+    gpu_memory_utilization: float
+    dtype: str
+    fits: bool
+    reason: str  # "" when it fits, else what vLLM would refuse, with the numbers
+    basis: str  # config | safetensors | parameter_count | generic
+    profile: str  # the calibration: "0.26", or "0.26 (extrapolated to 0.33.0)"
+
+    @property
+    def weights(self):
+        """Bytes of weights on the fullest rank."""
+        return max(r.weights for r in self.ranks)
+
+    @property
+    def minimum(self):
+        """Bytes of budget that the neediest rank wants to serve one request of max_model_len tokens."""
+        return max(r.minimum for r in self.ranks)
+
+    def minimum_for(self, requests):
+        """Bytes of budget for `requests` concurrent requests of max_model_len tokens."""
+        return max(r.minimum + math.ceil((requests - 1) * r.kv_cache_per_request) for r in self.ranks)
+
+
+class _Memo:
+    """Remembers per ModelSpec object (hashing a spec of many layers costs more than the answer)."""
+
+    def __init__(self, size=512):
+        self.size, self.values = size, {}
+
+    def get(self, spec, key, compute):
+        full = (id(spec),) + key
+        hit = self.values.get(full)
+        if hit is not None:
+            return hit[1]
+        if len(self.values) >= self.size:
+            self.values.clear()
+        value = compute()
+        self.values[full] = (spec, value)  # the spec is kept, so that its id stays its own
+        return value
+
+
+_memo = _Memo()
+
+
+def runtime_dtype(spec, engine):
+    """What the model runs in: vLLM runs float32 checkpoints at half precision unless told otherwise."""
+    if engine.dtype and engine.dtype != "auto":
+        return {"half": "float16", "float": "float32"}.get(engine.dtype, engine.dtype)
+    return "bfloat16" if spec.dtype == "bfloat16" else "float16"
+
+
+def estimate(spec, layout, engine, gpu_total_bytes, gpu_free_bytes=None, gpu_name="") -> Estimate:
+    """The Estimate of `spec` in `layout` on GPUs of `gpu_total_bytes` each.
+
+    gpu_total_bytes: what cudaMemGetInfo calls total (a card sold as 80 GB has 79.19 GiB).
+    gpu_free_bytes: free before vLLM starts; None for an idle GPU.
+    gpu_name: vLLM's default batch sizes depend on it (A100).
+    """
+    profile, extrapolated = profile_for(engine.version)
+    tp, pp = layout.tensor_parallel_size, layout.pipeline_parallel_size
+    dtype = runtime_dtype(spec, engine)
+    max_model_len = engine.max_model_len or spec.max_model_len
+    tokens, sequences = _batch(engine, max_model_len, gpu_total_bytes, gpu_name)
+    utilization = (
+        profile.gpu_memory_utilization if engine.gpu_memory_utilization is None else engine.gpu_memory_utilization
+    )
+    budget = math.ceil(gpu_total_bytes * utilization)
+    in_use = profile.in_use_parallel if layout.gpus > 1 else profile.in_use_alone
+    non_torch = profile.non_torch_parallel if layout.gpus > 1 else profile.non_torch_alone
+    cache = _memo.get(
+        spec,
+        ("cache", tp, pp, engine.kv_cache_dtype, dtype, engine.block_size),
+        lambda: layout_kv_cache(spec, tp, pp, engine.kv_cache_dtype, dtype, engine.block_size) or (),
+    )
+    weights = _memo.get(spec, ("weights", tp, pp, layout.expert_parallel, dtype), lambda: _weights(spec, layout, dtype))
+    activations = _memo.get(
+        spec,
+        ("activation", tp, pp, layout.expert_parallel, tokens, sequences),
+        lambda: tuple(activation_peak(spec, tp, pp, s, tokens, sequences, layout.expert_parallel) for s in range(pp)),
+    )
+    in_flight = 2 * tokens if pp == 1 else (pp + 1) * tokens
+    state_blocks = 2 if engine.enable_prefix_caching else 1
+    per_request = cache.request_bytes(max_model_len, in_flight, state_blocks) if cache else (0,) * pp
+    ranks = []
+    for stage, layers in enumerate(stage_sizes(spec.num_layers, pp)):
+        fixed = weights[stage] + activations[stage] + non_torch
+        pool = max(budget - fixed, 0) if cache else 0
+        if cache and engine.kv_cache_memory_bytes:
+            pool = engine.kv_cache_memory_bytes
+        ranks.append(
+            RankEstimate(
+                stage=stage,
+                layers=layers,
+                weights=weights[stage],
+                activation=activations[stage],
+                cuda_graphs=0,
+                non_torch=non_torch,
+                kv_cache=pool,
+                kv_cache_per_request=per_request[stage],
+                total=fixed + pool,
+                minimum=fixed + per_request[stage],
+                budget=budget,
+                in_use=in_use,
+            )
+        )
+    blocks = cache.blocks([r.kv_cache for r in ranks]) if cache else 0
+    needed = cache.blocks_per_request(max_model_len, in_flight, state_blocks) if cache else 0
+    concurrency = blocks / needed if needed else 0.0
+    longest = cache.longest_context(blocks, in_flight, spec.max_model_len, state_blocks) if cache else max_model_len
+    free = gpu_total_bytes - in_use if gpu_free_bytes is None else gpu_free_bytes
+    reason = _refusal(ranks, gpu_total_bytes, free, utilization, max_model_len, longest, bool(cache))
+    return Estimate(
+        ranks=tuple(ranks),
+        kv_cache_tokens=int(concurrency * max_model_len),
+        max_concurrency=concurrency,
+        max_model_len=max_model_len,
+        longest_context=longest,
+        block_size=cache.block_size if cache else 0,
+        max_num_batched_tokens=tokens,
+        max_num_seqs=sequences,
+        gpu_memory_utilization=utilization,
+        dtype=dtype,
+        fits=not reason,
+        reason=reason,
+        basis=spec.basis,
+        profile=f"{profile.name} (extrapolated to {engine.version})" if extrapolated else profile.name,
+    )
+
+
+def naive_estimate(parameters, bytes_per_parameter=2.0, gpu_total_bytes=0, gpus=1) -> Estimate:
+    """The common rule of thumb, for when nothing but a parameter count is known: parameters × bytes × 1.2.
+
+    671e9 parameters of one byte: 805 GB. It knows no layout, no context and no cache.
+    """
+    total = naive_bytes(parameters, bytes_per_parameter)
+    each = math.ceil(total / gpus)
+    fits = each <= gpu_total_bytes
+    rank = RankEstimate(
+        0, 0, math.ceil(parameters * bytes_per_parameter / gpus), 0, 0, 0, 0, 0, each, each, gpu_total_bytes, 0
+    )
+    return Estimate(
+        ranks=(rank,),
+        kv_cache_tokens=0,
+        max_concurrency=0.0,
+        max_model_len=0,
+        longest_context=0,
+        block_size=0,
+        max_num_batched_tokens=0,
+        max_num_seqs=0,
+        gpu_memory_utilization=1.0,
+        dtype="",
+        fits=fits,
+        reason="" if fits else f"{total / GB:.0f} GB by the rule of thumb on {gpus} GPUs of {_gib(gpu_total_bytes)}",
+        basis="parameter_count",
+        profile="parameters × bytes × 1.2",
+    )
+
+
+def naive_bytes(parameters, bytes_per_parameter=2.0):
+    """parameters × bytes_per_parameter × 1.2, in bytes."""
+    return math.ceil(parameters * bytes_per_parameter * NAIVE_OVERHEAD)
+
+
+def _batch(engine, max_model_len, gpu_total_bytes, gpu_name):
+    """(max_num_batched_tokens, max_num_seqs) as vLLM settles them."""
+    tokens, sequences = batch_defaults(gpu_total_bytes, gpu_name)
+    sequences = engine.max_num_seqs or sequences
+    tokens = engine.max_num_batched_tokens or min(tokens, sequences * max_model_len)
+    return tokens, engine.max_num_seqs or min(sequences, tokens)
+
+
+def _weights(spec, layout, dtype):
+    try:
+        from ansible_collections.inferops.gpu_host.plugins.module_utils._weights import rank_weight_bytes
+    except ImportError:
+        return _rough_weights(spec, layout)
+    return tuple(
+        rank_weight_bytes(spec, layout.tensor_parallel_size, layout.pipeline_parallel_size, s, layout.expert_parallel)
+        for s in range(layout.pipeline_parallel_size)
+    )
+
+
+def _rough_weights(spec, layout):
+    """Until tensors are counted one by one: matrices of a Llama-like decoder."""
+    tp = layout.tensor_parallel_size
+    size = {8: 1.0, 4: 0.52}.get(spec.quantization.bits, 2.0) if spec.quantization else 2.0
+    h = spec.hidden_size
+    stages = []
+    start = 0
+    counts = stage_sizes(spec.num_layers, layout.pipeline_parallel_size)
+    for stage, count in enumerate(counts):
+        total = 0.0
+        for layer in spec.layers[start : start + count]:
+            a = layer.attention
+            if a:
+                total += size * h * (2 * a.heads * a.head_dim + 2 * max(a.kv_heads, tp) * a.head_dim) / tp
+            if layer.mlp_intermediate_size:
+                total += size * 3 * h * layer.mlp_intermediate_size / tp
+            if layer.moe:
+                total += size * 3 * h * (layer.moe.experts * layer.moe.intermediate_size) / tp
+                total += size * 3 * h * layer.moe.shared_intermediate_size / tp
+        start += count
+        if stage == 0:
+            total += 2 * spec.vocab_size * h / tp
+        if stage == len(counts) - 1 and not (spec.tie_word_embeddings and len(counts) == 1):
+            total += 2 * spec.vocab_size * h / tp
+        stages.append(int(total))
+    return tuple(stages)
+
+
+def _refusal(ranks, gpu_total_bytes, free, utilization, max_model_len, longest, cached):
+    """Why vLLM would not start, or ""."""
+    budget = ranks[0].budget
+    if free < budget:
+        return (
+            f"free memory {_gib(free)} of {_gib(gpu_total_bytes)} is less than the requested {_gib(budget)} "
+            f"(gpu_memory_utilization {utilization:g}): lower gpu_memory_utilization to "
+            f"{max(math.floor(free / gpu_total_bytes * 100) / 100, 0):g} or free the GPU"
+        )
+    for rank in ranks:
+        fixed = rank.weights + rank.activation + rank.non_torch + rank.cuda_graphs
+        where = f" on pipeline stage {rank.stage}" if len(ranks) > 1 else ""
+        if rank.weights > min(free, gpu_total_bytes):
+            return f"weights of {_gib(rank.weights)}{where} do not fit into {_gib(free)} of free memory"
+        if cached and rank.kv_cache <= 0 or fixed > free:
+            return (
+                f"no memory is left for the KV cache{where}: weights {_gib(rank.weights)}, activations "
+                f"{_gib(rank.activation)} and engine {_gib(rank.non_torch + rank.cuda_graphs)} of {_gib(budget)}"
+            )
+    for rank in ranks:
+        where = f" on pipeline stage {rank.stage}" if len(ranks) > 1 else ""
+        if rank.kv_cache_per_request > rank.kv_cache:
+            hint = f"the longest context that fits is {longest}" if longest else "not even one token fits"
+            return (
+                f"one request of {max_model_len} tokens needs {_gib(rank.kv_cache_per_request)} of KV cache{where}, "
+                f"{_gib(rank.kv_cache)} are available: {hint}"
+            )
+    return ""
+
+
+def _gib(value):
+    return f"{value / GIB:.2f} GiB"
