@@ -106,7 +106,7 @@ class _Memo:
         self.size, self.values = size, {}
 
     def get(self, spec, key, compute):
-        full = (id(spec),) + key
+        full = (id(spec), *key)
         hit = self.values.get(full)
         if hit is not None:
             return hit[1]
@@ -300,7 +300,7 @@ def _refusal(ranks, gpu_total_bytes, free, utilization, max_model_len, longest, 
         where = f" on pipeline stage {rank.stage}" if len(ranks) > 1 else ""
         if rank.weights > min(free, gpu_total_bytes):
             return f"weights of {_gib(rank.weights)}{where} do not fit into {_gib(free)} of free memory"
-        if cached and rank.kv_cache <= 0 or fixed > free:
+        if (cached and rank.kv_cache <= 0) or fixed > free:
             return (
                 f"no memory is left for the KV cache{where}: weights {_gib(rank.weights)}, activations "
                 f"{_gib(rank.activation)} and engine {_gib(rank.non_torch + rank.cuda_graphs)} of {_gib(budget)}"
