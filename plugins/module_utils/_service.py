@@ -12,6 +12,8 @@ from __future__ import annotations
 import difflib
 import re
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils._demo_model import DEMO_MODEL_ID
+
 HUBS = ("modelscope", "huggingface", "local", "generated")
 ENGINES = ("vllm", "text_embeddings_inference")
 TYPES = ("chat", "completion", "embedding", "rerank", "vision")
@@ -297,7 +299,7 @@ def _complete(service, given, label, problems):
     if service["hub"] == "local" and service["path"] is None:
         problems.append(f"{label}: hub is local, so path must name the model's directory on the host")
     if service["model"] is None:
-        service["model"] = service["path"] or (service["name"] if service["hub"] == "generated" else None)
+        service["model"] = service["path"] or (DEMO_MODEL_ID if service["hub"] == "generated" else None)
     if service["model"] is None and "model" not in given and "path" not in given:
         problems.append(f"{label}: model is missing (a hub id such as Qwen/Qwen2.5-7B-Instruct, or path)")
     service["served_model_name"] = service["served_model_name"] or service["name"]

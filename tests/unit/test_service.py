@@ -70,7 +70,7 @@ def test_path_alone_is_a_local_model():
 
 
 def test_the_demo_model_needs_no_model_id():
-    assert normalize_services([{"name": "demo", "hub": "generated"}])[0]["model"] == "demo"
+    assert normalize_services([{"name": "demo", "hub": "generated"}])[0]["model"] == "inferops/tiny-random-qwen2"
 
 
 @pytest.mark.parametrize(
