@@ -1,0 +1,134 @@
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reaching the Docker engine of this machine: its socket, its process, its service manager. All I/O, no decisions."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import pwd
+import shutil
+import socket
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_engine import environment, expand, unit_settings
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path, timeout):
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class DockerHost:
+    """The engine of the system, or the rootless one of `user`."""
+
+    def __init__(self, module, user=None):
+        self.module = module
+        self.user = user
+        if user:
+            try:
+                account = pwd.getpwnam(user)
+            except KeyError:
+                module.fail_json(msg="user %s does not exist on this host; create it first, or name another one" % user)
+            self.uid, self.gid = account.pw_uid, account.pw_gid
+            runtime_dir = "/run/user/%d" % account.pw_uid
+            self.config_file = os.path.join(account.pw_dir, ".config/docker/daemon.json")
+            self.as_user = ["runuser", "-u", user, "--", "env", "XDG_RUNTIME_DIR=" + runtime_dir]
+            self.systemctl = [*self.as_user, "systemctl", "--user"]
+        else:
+            self.uid = self.gid = 0
+            runtime_dir = "/run"
+            self.config_file = "/etc/docker/daemon.json"
+            self.as_user = []
+            self.systemctl = ["systemctl"]
+        self.socket = os.path.join(runtime_dir, "docker.sock")
+        self.pid_file = os.path.join(runtime_dir, "docker.pid")
+        self.has_systemd = os.path.isdir("/run/systemd/system")
+
+    def get(self, path, timeout=10):
+        """The answer of the engine's API as data; None when it does not answer."""
+        connection = _UnixConnection(self.socket, timeout)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            body = response.read()
+            return json.loads(body.decode("utf-8")) if response.status == 200 else None
+        except (OSError, http.client.HTTPException, ValueError):
+            return None
+        finally:
+            connection.close()
+
+    def run(self, argv):
+        """(rc, stdout, stderr) of a command that is allowed to be missing."""
+        if not shutil.which(argv[0]):
+            return 127, "", argv[0] + " is not installed"
+        return self.module.run_command(argv)
+
+    def pid(self):
+        """The process id of the running engine, or None."""
+        if self.has_systemd:
+            shown = self.run([*self.systemctl, "show", "docker.service", "--property", "MainPID"])[1]
+            main_pid = shown.strip().partition("=")[2]
+            if main_pid not in ("", "0"):
+                return int(main_pid)
+        try:
+            with open(self.pid_file, encoding="ascii") as stream:
+                pid = int(stream.read())
+        except (OSError, ValueError):
+            return None
+        return pid if self.process_start(pid) else None
+
+    @staticmethod
+    def process_start(pid):
+        """When the process started, in clock ticks since boot; empty for none and for a zombie."""
+        try:
+            with open("/proc/%d/stat" % pid, encoding="utf-8", errors="replace") as stream:
+                fields = stream.read().rpartition(")")[2].split()
+        except OSError:
+            return ""
+        return "" if fields[0] == "Z" else fields[19]
+
+    def identity(self):
+        """A name for this very run of the engine, which no other run will have; empty when it is not running."""
+        pid = self.pid()
+        if not pid:
+            return ""
+        try:
+            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
+                boot = stream.read().strip()
+        except OSError:
+            boot = "boot"
+        return "%s/%d/%s" % (boot, pid, self.process_start(pid))
+
+    def _environment_file(self, path):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as stream:
+                return environment(stream.read())
+        except OSError:
+            return {}
+
+    def command_line(self):
+        """How the engine is started the next time: {argv, environment, source}."""
+        if self.has_systemd:
+            rc, text, _error = self.run([*self.systemctl, "cat", "docker.service"])
+            settings = unit_settings(text) if rc == 0 else {"exec_start": None}
+            if settings["exec_start"]:
+                env = dict(settings["environment"])
+                for path in settings["environment_files"]:
+                    env.update(self._environment_file(path))
+                start = settings["exec_start"]
+                return {"argv": expand(start["argv"], env), "environment": env, "source": start["source"]}
+        env = self._environment_file("/etc/default/docker")
+        pid = self.pid()
+        if pid:
+            with open("/proc/%d/cmdline" % pid, "rb") as stream:
+                argv = [word.decode("utf-8", "replace") for word in stream.read().split(b"\0")[:-1]]
+            return {"argv": argv, "environment": env, "source": "the running dockerd (process %d)" % pid}
+        return {"argv": expand(["dockerd", "$DOCKER_OPTS"], env), "environment": env, "source": "/etc/default/docker"}

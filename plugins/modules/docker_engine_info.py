@@ -1,0 +1,144 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: docker_engine_info
+short_description: Says which Docker engine a host has, how it is set up and which containers a restart would hurt
+version_added: "0.1.0"
+author: "The inferops.gpu_host maintainers (@inferops)"
+description:
+  - Reads the engine's own API over its socket; needs neither the docker command nor a Python library on the host.
+  - Lists the running containers that use GPUs, by device requests (legacy and CDI), device nodes or the nvidia runtime.
+options:
+  user:
+    description: The user whose rootless engine is meant, in place of the engine of the system.
+    type: str
+  guard_labels:
+    description: Running containers that carry one of these labels are listed in RV(guarded_containers) too.
+    type: list
+    elements: str
+    default: []
+attributes:
+  check_mode:
+    description: Changes nothing in any mode.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Look at the engine
+  inferops.gpu_host.docker_engine_info:
+  register: engine
+
+- name: Nothing that matters would be stopped
+  ansible.builtin.assert:
+    that: engine.guarded_containers | length == 0
+"""
+
+RETURN = r"""
+installed:
+  description: Whether a dockerd is installed, running or not.
+  type: bool
+  returned: always
+running:
+  description: Whether the engine answers.
+  type: bool
+  returned: always
+version:
+  description: The version of the running engine, or else of the installed one; empty when there is none.
+  type: str
+  returned: always
+  sample: "28.5.1"
+manager:
+  description: Who runs the engine, V(systemd) or V(direct).
+  type: str
+  returned: always
+info:
+  description: What the engine says of itself (C(docker info)), as its API returns it; empty when it does not run.
+  type: dict
+  returned: always
+runtimes:
+  description: The names of the registered runtimes.
+  type: list
+  elements: str
+  returned: always
+live_restore:
+  description: Whether the running engine leaves containers running while it restarts.
+  type: bool
+  returned: always
+running_containers:
+  description: The names of all running containers.
+  type: list
+  elements: str
+  returned: always
+guarded_containers:
+  description: The running containers that use GPUs or carry one of O(guard_labels).
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    name:
+      description: The container's name.
+      type: str
+    id:
+      description: The container's short ID.
+      type: str
+    image:
+      description: The image it was created from.
+      type: str
+    reason:
+      description: Why it is listed.
+      type: str
+"""
+
+import re
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_engine import guarded_containers
+from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
+
+
+def installed_version(module):
+    dockerd = module.get_bin_path("dockerd")
+    if not dockerd:
+        return ""
+    found = re.search(r"version (\S+?),", module.run_command([dockerd, "--version"])[1])
+    return found.group(1) if found else "0"
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={"user": {"type": "str"}, "guard_labels": {"type": "list", "elements": "str", "default": []}},
+        supports_check_mode=True,
+    )
+    host = DockerHost(module, module.params["user"])
+    on_disk = installed_version(module)
+    info = host.get("/info") or {}
+    containers = []
+    for entry in host.get("/containers/json") or []:
+        container = host.get("/containers/%s/json" % entry["Id"])
+        if container:  # it may have ended between the two questions
+            containers.append(container)
+    module.exit_json(
+        changed=False,
+        installed=bool(on_disk or info),
+        running=bool(info),
+        version=info.get("ServerVersion") or on_disk,
+        manager="systemd" if host.has_systemd else "direct",
+        info=info,
+        runtimes=sorted(info.get("Runtimes") or {}),
+        live_restore=bool(info.get("LiveRestoreEnabled")),
+        running_containers=sorted(container["Name"].lstrip("/") for container in containers),
+        guarded_containers=guarded_containers(containers, module.params["guard_labels"]),
+    )
+
+
+if __name__ == "__main__":
+    main()
