@@ -19,22 +19,13 @@ import struct
 DEMO_MODEL_ID = "inferops/tiny-random-qwen2"
 
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-_ROLES = ("system", "user", "assistant")
 # Common words, so that an answer drawn at random can be read.
 _WORDS = """
-a about above after again air all almost along always am an and animal answer any are around as ask at autumn
-away back be because before began below bell between big bird black blue boat book both boy bread bridge
-bright bring brother brown but by call came can car carry cat change child circle city clear close cloud cold
-colour come could country dark day did different do does door down draw dream drink each early earth east eat
-eight end enough evening every eye face fall family far farm fast father feet few field find fire first fish
-five flower fly follow food for forest forget found four friend from full garden gave girl give glass go gold
-good grass great green grew ground had half hand happy hard has have he head hear heart help her here high
-hill him his home horse hot house how hundred ice idea if in into iron is island it its just keep kind king
-know lake land large last late laugh leaf learn leave left letter life light like line listen little live long
-look lost made make man many map may me mean milk mine moon more morning most mother mountain move much music
-must my name near never new next night nine no north not now number of off often old on once one only open or
-other our out over paper part path people picture place plant play point quiet rain red rest right river road
-room round run sail salt same sand say sea seven she ship short
+the and to of a in is it you that he was for on are with as his they at be this from have or one had by word but
+not what all were we when your can said there use an each which she do how their if will up other about out many then
+them these so some her would make like him into time has look two more write go see number no way could people my than
+first been call who its now find long down day did get come made may part sun sea moon tree bird rain star fish hill
+old new red blue green sing run walk play read eat ask i me us am ant ox
 """.split()
 
 _TEMPLATE = (
@@ -44,8 +35,6 @@ _TEMPLATE = (
     "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
 )
 
-_BYTES_AT = len(_SPECIAL)
-_WORDS_AT = _BYTES_AT + 256
 _VOCAB_SIZE = 512
 
 
@@ -73,14 +62,38 @@ def demo_config():
     }
 
 
+def _byte_alphabet():
+    """The printable characters that byte-level BPE writes for the bytes 0 to 255, in that order."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+
+
 def _vocabulary():
-    """Token texts in order of their ids: special tokens, the 256 bytes, then words with their leading space."""
-    words = list(dict.fromkeys(list(_ROLES) + ["\u2581" + word for word in _WORDS]))[: _VOCAB_SIZE - _WORDS_AT]
-    return list(_SPECIAL) + [f"<0x{value:02X}>" for value in range(256)] + words
+    """Token texts in order of their ids, the merges that make them, and the ids of those that are whole words.
+
+    A word is merged letter by letter behind its leading space, so its beginnings are tokens too.
+    """
+    alphabet = _byte_alphabet()
+    space = alphabet[ord(" ")]
+    tokens, merges, words = [*_SPECIAL, *alphabet], [], []
+    known = set(tokens)
+    for word in _WORDS:
+        steps = [(space + word[:end], word[end]) for end in range(len(word))]
+        steps = [(left, letter) for left, letter in steps if left + letter not in known]
+        if len(tokens) + len(steps) > _VOCAB_SIZE:
+            continue
+        for left, letter in steps:
+            merges.append([left, letter])
+            tokens.append(left + letter)
+            known.add(left + letter)
+        words.append(tokens.index(space + word))
+    return tokens, merges, words
 
 
 def _tokenizer():
-    vocabulary = _vocabulary()
+    tokens, merges, _words = _vocabulary()
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     return {
         "version": "1.0",
         "truncation": None,
@@ -97,22 +110,26 @@ def _tokenizer():
             }
             for index, token in enumerate(_SPECIAL)
         ],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": True},
-        "post_processor": None,
-        "decoder": {
+        "normalizer": {"type": "NFC"},
+        "pre_tokenizer": {
             "type": "Sequence",
-            "decoders": [
-                {"type": "ByteFallback"},
-                {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": True},
+            "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": " ?[^\\s]+|\\s"}, "behavior": "Isolated", "invert": False},
+                byte_level,
             ],
         },
-        # Unigram picks the path with the best score: whole words beat bytes.
+        "post_processor": None,
+        "decoder": byte_level,
         "model": {
-            "type": "Unigram",
-            "unk_id": 0,
-            "byte_fallback": True,
-            "vocab": [[token, -1.0 if index >= _WORDS_AT else -10.0] for index, token in enumerate(vocabulary)],
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": "",
+            "end_of_word_suffix": "",
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "vocab": {token: index for index, token in enumerate(tokens)},
+            "merges": merges,
         },
     }
 
@@ -151,10 +168,12 @@ def _tensors(seed):
         yield random(at + "mlp.up_proj.weight", [inner, hidden], -5)
         yield random(at + "mlp.down_proj.weight", [hidden, inner], -5)
     yield constant("model.norm.weight", hidden, one)
-    # Rows of zeros give the byte tokens a logit of 0, far below the best word: answers stay readable.
+    # Rows of zeros give every token that is not a whole word a logit of 0, far below the best word:
+    # answers can be read.
     name, shape, head = random("lm_head.weight", [vocab, hidden], -2)
     row = 2 * hidden
-    yield name, shape, head[: row * _BYTES_AT] + bytes(row * 256) + head[row * _WORDS_AT :]
+    words = set(_vocabulary()[2])
+    yield name, shape, b"".join(head[i * row : (i + 1) * row] if i in words else bytes(row) for i in range(vocab))
 
 
 def _safetensors(seed):
@@ -180,7 +199,7 @@ def demo_files(seed=0):
         "tokenizer.json": as_json(_tokenizer()),
         "tokenizer_config.json": as_json(
             {
-                "tokenizer_class": "PreTrainedTokenizerFast",
+                "tokenizer_class": "Qwen2Tokenizer",
                 "model_max_length": demo_config()["max_position_embeddings"],
                 "bos_token": None,
                 "eos_token": "<|im_end|>",

@@ -31,13 +31,16 @@ def test_the_weights_are_a_whole_safetensors_file(tmp_path):
 def test_the_same_seed_gives_the_same_bytes_everywhere():
     # Recorded once: a change here changes every operator's demo model and so must be meant.
     digest = hashlib.sha256(_demo_model.demo_files()["model.safetensors"]).hexdigest()
-    assert digest == "b5c15d4de9bbe13396b37a38b27a9cb2bc475612c344b0047a8ccf0cc71ad0a6"
+    assert digest == "122683aba433c8eded172126a869fd54a2d9f713035b2648f1693aabce528d02"
     assert _demo_model.demo_files(seed=1)["model.safetensors"] != _demo_model.demo_files()["model.safetensors"]
 
 
-def test_every_token_has_one_id_and_the_vocabulary_is_full():
-    vocabulary = _demo_model._vocabulary()
-    assert len(vocabulary) == len(set(vocabulary)) == _demo_model.demo_config()["vocab_size"]
+def test_the_vocabulary_is_full_and_every_merge_makes_a_token_of_two_tokens():
+    tokens, merges, words = _demo_model._vocabulary()
+    assert len(tokens) == len(set(tokens)) == _demo_model.demo_config()["vocab_size"]
+    for left, right in merges:
+        assert {left, right, left + right} <= set(tokens)
+    assert len(words) > 60
 
 
 def test_weights_are_finite_and_small():
