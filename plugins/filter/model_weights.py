@@ -1,0 +1,34 @@
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters over the declared models."""
+
+from __future__ import annotations
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_weights
+from ansible_collections.inferops.gpu_host.plugins.module_utils._service import ServiceError, normalize_services
+
+
+def _complete_models(models, models_dir):
+    try:
+        return _model_weights.complete_models(models, models_dir)
+    except _model_weights.ModelError as error:
+        raise AnsibleFilterError(f"model_weights_models: {error}") from error
+
+
+def _models_of_services(services, models_dir, plan=None):
+    try:
+        return _model_weights.models_of_services(normalize_services(services), models_dir, plan)
+    except ServiceError as error:
+        raise AnsibleFilterError(f"inference_services: {error}") from error
+
+
+class FilterModule:
+    def filters(self):
+        return {
+            "complete_models": _complete_models,
+            "models_of_services": _models_of_services,
+            "installed_models": _model_weights.installed_models,
+        }

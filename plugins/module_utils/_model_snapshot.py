@@ -1,0 +1,806 @@
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A model's directory, kept whole: staged beside its place, verified, then published in one step.
+
+Its job is the file system of one host. Where files come from is a source (see _model_sources):
+an object with `name`, `listing()` and `fetch(missing, staging, resolved_revision, watch)`.
+
+Beside the directory DIR/NAME live, all hidden and on the same file system:
+`.NAME.staging` (what has arrived), `.NAME.lock`, `.NAME.progress.json`, `.NAME.client` (log and caches of the
+hub's client) and `.NAME.quarantine` (files with wrong bytes, the latest of each path).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import stat
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_manifest as manifests
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_manifest import MANIFEST_NAME, FileEntry
+from ansible_collections.inferops.gpu_host.plugins.module_utils._units import format_bytes
+
+_BLOCK = 1024 * 1024
+# What the hubs' clients leave among the files of a model.
+_CLIENT_LEFTOVERS = (".cache", "._____temp", ".msc", ".mv", ".mdl", ".locks", ".git")
+_FREE_SPACE_FLOOR = 64 * 1024 * 1024
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+
+
+class SnapshotError(Exception):
+    """Says what was found, what was wanted and what changes it."""
+
+
+class FetchError(Exception):
+    """A transfer that did not bring everything. `fatal`: trying again cannot help."""
+
+    def __init__(self, message, fatal=False, retry_after=None):
+        super().__init__(message)
+        self.fatal = fatal
+        self.retry_after = retry_after
+
+
+class Places:
+    """The directory of a model and the hidden names beside it."""
+
+    def __init__(self, directory):
+        self.directory = os.path.abspath(directory)
+        self.parent, self.name = os.path.split(self.directory)
+        if not self.name:
+            raise SnapshotError(f"directory is {directory!r}: a model needs a directory of its own below a mount point")
+        self.manifest = os.path.join(self.directory, MANIFEST_NAME)
+        self.staging = self._beside("staging")
+        self.lock = self._beside("lock")
+        self.progress = self._beside("progress.json")
+        self.client = self._beside("client")
+        self.quarantine = self._beside("quarantine")
+
+    def _beside(self, suffix):
+        return os.path.join(self.parent, f".{self.name}.{suffix}")
+
+
+# --- reading -------------------------------------------------------------------------------------------------
+
+
+def hash_file(path, size=None, git=False, sync=False, count=None):
+    """(sha256, git sha1 or None) of a file in one pass; `sync` also makes it durable."""
+    sha256 = hashlib.sha256()
+    sha1 = None
+    if git:
+        sha1 = hashlib.sha1(f"blob {os.path.getsize(path) if size is None else size}\0".encode())
+    block = memoryview(bytearray(_BLOCK))
+    with open(path, "rb", buffering=0) as handle:
+        while True:
+            length = handle.readinto(block)
+            if not length:
+                break
+            sha256.update(block[:length])
+            if sha1:
+                sha1.update(block[:length])
+            if count:
+                count(length)
+        if sync:
+            os.fsync(handle.fileno())
+    return sha256.hexdigest(), sha1.hexdigest() if sha1 else None
+
+
+def read_manifest(directory):
+    """The manifest of a directory; None when there is none or it cannot be trusted."""
+    try:
+        with open(os.path.join(directory, MANIFEST_NAME), encoding="utf-8") as handle:
+            return manifests.parse(handle.read())
+    except (OSError, UnicodeDecodeError, manifests.ManifestError):
+        return None
+
+
+def files_below(directory):
+    """Relative paths of the regular files below a directory, without the clients' leftovers."""
+    found = []
+    for root, directories, names in os.walk(directory):
+        directories[:] = [d for d in directories if d not in _CLIENT_LEFTOVERS]
+        for name in names:
+            path = os.path.relpath(os.path.join(root, name), directory)
+            if name not in _CLIENT_LEFTOVERS and not name.endswith(".incomplete") and path != MANIFEST_NAME:
+                found.append(path)
+    return sorted(found)
+
+
+def list_directory(directory, workers=None, hashes=None, count=None):
+    """The files below a directory as entries; those not named in `hashes` are hashed, in parallel."""
+    hashes = hashes or {}
+    paths = files_below(directory)
+    with ThreadPoolExecutor(workers or cores()) as pool:
+
+        def entry(path):
+            full = os.path.join(directory, path)
+            return FileEntry(path, os.path.getsize(full), hashes.get(path) or hash_file(full, count=count)[0])
+
+        return list(pool.map(entry, paths))
+
+
+def cores():
+    """The processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def file_size(path):
+    """Size of a regular file, None for anything else."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    return info.st_size if stat.S_ISREG(info.st_mode) else None
+
+
+def same_file(one, other):
+    """Whether two paths are one file or directory."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def bytes_on_disk(directory):
+    """Bytes that have arrived below a directory; a preallocated file counts what is really written."""
+    total = 0
+    for root, _directories, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                info = os.lstat(os.path.join(root, name))
+                total += min(info.st_size, info.st_blocks * 512) if name.endswith(".incomplete") else info.st_size
+    return total
+
+
+def quick_check(directory, manifest):
+    """(problems by path, files changed since the manifest was written): sizes and times, no reading."""
+    published = os.stat(os.path.join(directory, MANIFEST_NAME)).st_mtime
+    problems, touched = {}, []
+    for entry in manifests.entries_of(manifest):
+        full = os.path.join(directory, entry.path)
+        size = file_size(full)
+        if size is None:
+            problems[entry.path] = "missing"
+        elif size != entry.size:
+            problems[entry.path] = f"{size} bytes, the manifest says {entry.size}"
+        elif os.stat(full).st_mtime > published:
+            touched.append(entry)
+    return problems, touched
+
+
+def problem_of(path, entry, sync=False, count=None):
+    """(what is wrong with a file or None, its sha256)."""
+    size = file_size(path)
+    if size is None:
+        return "missing", None
+    if size != entry.size:
+        return f"{size} bytes, expected {entry.size}", None
+    sha256, sha1 = hash_file(path, size, git=not entry.sha256 and bool(entry.git_sha1), sync=sync, count=count)
+    if entry.sha256 and sha256 != entry.sha256:
+        return f"sha256 {sha256[:12]}…, expected {entry.sha256[:12]}…", None
+    if not entry.sha256 and entry.git_sha1 and sha1 != entry.git_sha1:
+        return f"git hash {sha1[:12]}…, expected {entry.git_sha1[:12]}…", None
+    return None, sha256
+
+
+def check_files(directory, entries, workers=None, count=None):
+    """({path: problem}, {path: sha256}) of the named files, read in parallel, the largest first."""
+    problems, hashes = {}, {}
+    ordered = sorted(entries, key=lambda entry: -entry.size)
+    with ThreadPoolExecutor(workers or cores()) as pool:
+        results = pool.map(lambda e: problem_of(os.path.join(directory, e.path), e, count=count), ordered)
+        for entry, (problem, sha256) in zip(ordered, results):
+            if problem:
+                problems[entry.path] = problem
+            else:
+                hashes[entry.path] = sha256
+    return problems, hashes
+
+
+# --- one at a time, and visibly ------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(places, timeout, progress=None):
+    """Hold the model's lock. The kernel drops it with the process, so a killed run leaves nothing to clean."""
+    deadline = time.monotonic() + timeout
+    while True:
+        handle = open(places.lock, "a+", encoding="utf-8")  # noqa: SIM115 (closed below, or held)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.exists(places.lock) and os.fstat(handle.fileno()).st_ino == os.stat(places.lock).st_ino:
+                break
+        except OSError:
+            if time.monotonic() >= deadline:
+                handle.seek(0)
+                holder = handle.read().strip() or "another process"
+                handle.close()
+                raise SnapshotError(
+                    f"{places.directory} is being worked on by {holder}; waited {timeout} s (lock_timeout). "
+                    f"Its progress: {places.progress}"
+                ) from None
+        handle.close()
+        time.sleep(0.5)
+    try:
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} since {timestamp()}\n")
+        handle.flush()
+        yield
+    finally:
+        handle.close()
+
+
+def timestamp():
+    """Now, in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+class Progress:
+    """Writes how far the work is into a file, every `interval` seconds, and into the result at the end."""
+
+    def __init__(self, path, interval=5.0):
+        self.path = path
+        self.interval = interval
+        self.state = "starting"
+        self.total = 0
+        self.measure = lambda: 0
+        self.message = ""
+        self._samples = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def phase(self, state, total, measure):
+        """A new phase, whose bytes done `measure()` tells."""
+        self.state, self.total, self.measure = state, total, measure
+        self._samples = []
+        self.write()
+
+    def counter(self, state, total):
+        """A phase that counts what it is told: returns the function to tell it."""
+        done, guard = [0], threading.Lock()
+
+        def count(length):
+            with guard:
+                done[0] += length
+
+        self.phase(state, total, lambda: done[0])
+        return count
+
+    def snapshot(self):
+        """The figures as plain data."""
+        done = min(self.measure(), self.total)
+        now = time.monotonic()
+        self._samples = [s for s in self._samples if now - s[0] <= 30] + [(now, done)]
+        first = self._samples[0]
+        rate = max(0.0, (done - first[1]) / (now - first[0])) if now > first[0] else 0.0
+        return {
+            "state": self.state,
+            "bytes": done,
+            "total": self.total,
+            "percent": round(100.0 * done / self.total, 1) if self.total else 0.0,
+            "rate": int(rate),
+            "eta_seconds": int((self.total - done) / rate) if rate > 0 else None,
+            "message": self.message,
+            "pid": os.getpid(),
+            "updated": timestamp(),
+        }
+
+    def write(self):
+        """Replace the file, so that a reader never sees half of it."""
+        if not self.path:
+            return
+        with contextlib.suppress(OSError):
+            write_atomically(self.path, json.dumps(self.snapshot()) + "\n", durable=False)
+
+    def _run(self):
+        while not self._stop.wait(self.interval):
+            self.write()
+
+    def __enter__(self):
+        self.write()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self._stop.set()
+        self._thread.join()
+        self.state = "failed" if kind else "done"
+        if error:
+            self.message = str(error)
+        self.write()
+
+
+# --- writing -------------------------------------------------------------------------------------------------
+
+
+def write_atomically(path, text, durable=True):
+    """Replace a small file by one with this text."""
+    temporary = f"{path}.{os.getpid()}.new"
+    with open(temporary, "w", encoding="utf-8") as handle:
+        handle.write(text)
+        if durable:
+            handle.flush()
+            os.fsync(handle.fileno())
+    os.replace(temporary, path)
+
+
+def sync_directory(path):
+    """Make the names in a directory durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def link_or_copy(source, target):
+    """The same bytes under another name, without copying them where the file system allows it."""
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            raise
+        shutil.copyfile(source, target + ".incomplete")
+        os.replace(target + ".incomplete", target)
+
+
+def quarantine(places, directory, paths):
+    """Move files with wrong bytes out of the way; the latest of each path is kept for a look."""
+    for path in paths:
+        source = os.path.join(directory, path)
+        if os.path.lexists(source):
+            target = os.path.join(places.quarantine, path)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.replace(source, target)
+
+
+def exchange(one, other):
+    """Swap two directories in one step of the file system; False where it cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    return renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0
+
+
+def publish(places):
+    """Put the staged directory in its place. What was there before is then at the staging name."""
+    for root, directories, names in os.walk(places.staging):
+        for name in names:
+            os.chmod(os.path.join(root, name), 0o644)
+        for name in directories:
+            os.chmod(os.path.join(root, name), 0o755)
+        sync_directory(root)
+    os.chmod(places.staging, 0o755)
+    if not os.path.lexists(places.directory):
+        os.rename(places.staging, places.directory)
+    elif not exchange(places.staging, places.directory):
+        aside = places.staging + ".old"
+        os.rename(places.directory, aside)
+        os.rename(places.staging, places.directory)
+        os.rename(aside, places.staging)
+    sync_directory(places.parent)
+
+
+def remove_tree(path):
+    """Remove a file or directory; True when there was one."""
+    if not os.path.lexists(path):
+        return False
+    if os.path.isdir(path) and not os.path.islink(path):
+        # The manifest goes first: a directory that has one is complete, also while it is being removed.
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(path, MANIFEST_NAME))
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+    return True
+
+
+# --- room ----------------------------------------------------------------------------------------------------
+
+
+def existing_ancestor(path):
+    """The nearest directory above (or at) a path that exists."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def refuse_root_filesystem(places):
+    """Weights on the system disk fill it sooner or later: fail unless the operator wants it."""
+    ancestor = existing_ancestor(places.parent)
+    if os.stat(ancestor).st_dev == os.stat("/").st_dev:
+        raise SnapshotError(
+            f"{places.directory} would lie on the root filesystem, which weights must not fill: mount a data disk "
+            "there, choose another directory, or allow it (allow_root_filesystem: true)"
+        )
+
+
+def require_space(places, needed, margin_percent):
+    """Fail before the first byte when what is still missing does not fit."""
+    if not needed:
+        return
+    ancestor = existing_ancestor(places.parent)
+    disk = os.statvfs(ancestor)
+    free = disk.f_bavail * disk.f_frsize
+    wanted = needed * (100 + margin_percent) // 100 + (_FREE_SPACE_FLOOR if needed > _FREE_SPACE_FLOOR else 0)
+    if free < wanted:
+        raise SnapshotError(
+            f"not enough space for {places.directory}: {format_bytes(needed)} are still to fetch, "
+            f"{format_bytes(wanted)} with the margin of {margin_percent} %, {format_bytes(free)} are free on "
+            f"{ancestor}. Free space there, choose another directory, or lower the margin (space_margin)"
+        )
+
+
+# --- the work ------------------------------------------------------------------------------------------------
+
+
+class _Arrivals:
+    """Checks files as they arrive, on the spare cores, while others are still on their way."""
+
+    def __init__(self, directory, workers):
+        self.directory = directory
+        self.problems, self.hashes = {}, {}
+        self._running = {}
+        self._pool = ThreadPoolExecutor(workers)
+
+    def watch(self, missing):
+        """Start checking every missing file that has its full length under its final name."""
+        for entry in missing:
+            if entry.path not in self._running:
+                full = os.path.join(self.directory, entry.path)
+                if file_size(full) == entry.size:
+                    written = os.stat(full).st_mtime_ns
+                    self._running[entry.path] = (entry, written, self._pool.submit(problem_of, full, entry, True))
+
+    def finish(self, missing):
+        """({path: problem}, {path: sha256}) of what has arrived."""
+        self.watch(missing)
+        problems, hashes = {}, {}
+        for path, (entry, written, future) in self._running.items():
+            problem, sha256 = future.result()
+            full = os.path.join(self.directory, path)
+            if problem or os.stat(full).st_mtime_ns != written:
+                # Looked at while it was still written, perhaps: once more, now that all is quiet.
+                problem, sha256 = problem_of(full, entry, True)
+            if problem:
+                problems[path] = problem
+            else:
+                hashes[path] = sha256
+        for entry in missing:
+            size = file_size(os.path.join(self.directory, entry.path))
+            if entry.path not in self._running and size is not None:
+                problems[entry.path] = f"{size} bytes, expected {entry.size}"
+        self._pool.shutdown()
+        return problems, hashes
+
+
+class Snapshot:
+    """One model in one directory, brought to a wanted state. Used once."""
+
+    def __init__(self, places, source, request, options, progress):
+        self.places = places
+        self.source = source
+        self.request = request  # source, model, revision, include, exclude
+        self.options = options
+        self.progress = progress
+        self.result = {
+            "changed": False,
+            "downloaded_bytes": 0,
+            "reused_bytes": 0,
+            "quarantined": [],
+            "unmanaged_files": [],
+            "size_only": [],
+            "verified": False,
+        }
+
+    # -- what is there
+
+    def current(self):
+        """(manifest, {path: problem}, {path: sha256}) of the published directory; reads it all for `verified`."""
+        manifest = read_manifest(self.places.directory)
+        if not manifest:
+            return None, {}, {}
+        problems, touched = quick_check(self.places.directory, manifest)
+        entries = manifests.entries_of(manifest)
+        hashes = {e.path: e.sha256 for e in entries}
+        to_read = entries if self.options["state"] == "verified" else touched
+        if to_read:
+            count = self.progress.counter("verifying", sum(e.size for e in to_read))
+            read_problems, hashes_read = check_files(self.places.directory, to_read, self.options["workers"], count)
+            problems.update(read_problems)
+            hashes.update(hashes_read)
+            if not problems and touched and not self.options["check_mode"]:
+                os.utime(self.places.manifest)  # the files are right: do not read them again next time
+        self.result["verified"] = self.options["state"] == "verified" and not problems
+        return manifest, problems, {p: h for p, h in hashes.items() if p not in problems}
+
+    def ensure(self):
+        """Bring the directory to `present` or `verified`; returns the result."""
+        manifest, problems, known = self.current()
+        if manifest and self.options.get("same_as"):
+            asked_for = manifest["content_digest"] == self.options["same_as"]["content_digest"]
+        else:
+            asked_for = bool(manifest) and manifests.same_request(manifest, **self.request)
+        if asked_for and not problems and not self.options["update"]:
+            if read_manifest(self.places.staging) and not self.options["check_mode"]:
+                remove_tree(self.places.staging)  # what an interrupted publishing left: the former version
+            return self.done(manifest, "complete" + (", every file verified" if self.result["verified"] else ""))
+        if problems and not self.options["repair"]:
+            raise SnapshotError(
+                f"{self.places.directory} is damaged: {listed(problems)}. repair: true fetches them again"
+            )
+        if asked_for and problems and not self.options["update"]:
+            wanted, resolved = manifests.entries_of(manifest), manifest["resolved_revision"]
+        else:
+            wanted, resolved = self.listing()
+            if getattr(self.source, "path", None) and same_file(self.source.path, self.places.directory):
+                known = {e.path: e.sha256 for e in wanted}  # adopted where it lies, just read
+        return self.bring(manifest, problems, known, wanted, resolved)
+
+    def listing(self):
+        """The wanted files as the source lists them."""
+        entries, resolved = self.source.listing()
+        wanted = manifests.select(
+            entries, self.request["include"], self.request["exclude"], self.options["skip_duplicate_weights"]
+        )
+        if not wanted:
+            raise SnapshotError(
+                f"{self.source.name} lists {len(entries)} files for {self.request['model']}, none of them wanted: "
+                f"check include ({self.request['include']}) and exclude ({self.request['exclude']})"
+            )
+        return wanted, resolved
+
+    def bring(self, manifest, problems, known, wanted, resolved):
+        """Reuse what is good, fetch the rest, verify, publish."""
+        places, options = self.places, self.options
+        good = self.good_in(places.directory, wanted, known, skip=problems)
+        in_place = len(good) == len(wanted)
+        unmanaged = self.unmanaged(manifest, wanted)
+        self.result["diff"] = {
+            "before": manifests.as_lines(manifest),
+            "after": manifests.as_lines(self.manifest_of(wanted, resolved, good)),
+        }
+        if in_place and manifest and not problems and self.same_content(manifest, good):
+            return self.done(manifest, f"complete; {self.source.name} still offers the same files")
+        self.result["changed"] = True
+        fetched = [e for e in wanted if e.path not in good]
+        if fetched and not options["allow_root_filesystem"]:
+            refuse_root_filesystem(places)
+        if options["check_mode"]:
+            size = format_bytes(sum(e.size for e in fetched))
+            return self.done(self.manifest_of(wanted, resolved, good), f"{len(fetched)} files of {size} to fetch")
+        if in_place and not manifest:
+            written = self.manifest_of(wanted, resolved, good)
+            write_atomically(places.manifest, manifests.dump(written))
+            self.result["unmanaged_files"] = unmanaged
+            return self.done(written, f"adopted: {len(wanted)} files that were there match {self.source.name}")
+
+        if problems:
+            self.withdraw(problems)
+        os.makedirs(places.staging, exist_ok=True)
+        for path in good:
+            staged = os.path.join(places.staging, path)
+            published = os.path.join(places.directory, path)
+            if os.path.exists(published) and not (os.path.exists(staged) and os.path.samefile(staged, published)):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(staged)
+                link_or_copy(published, staged)
+        good.update(self.good_in(places.staging, [e for e in wanted if e.path not in good], {}, move_bad=True))
+        self.result["reused_bytes"] = sum(e.size for e in wanted if e.path in good)
+        self.prune({e.path for e in wanted}, unmanaged)
+        wanted, resolved = self.fetch(wanted, resolved, good)
+        self.prune(good, unmanaged)
+        self.drop_client_leftovers()
+        for path in unmanaged:
+            if not os.path.exists(os.path.join(places.staging, path)):
+                link_or_copy(os.path.join(places.directory, path), os.path.join(places.staging, path))
+        self.result["unmanaged_files"] = unmanaged
+        written = self.manifest_of(wanted, resolved, good)
+        write_atomically(os.path.join(places.staging, MANIFEST_NAME), manifests.dump(written))
+        self.progress.phase("publishing", written["size"], lambda: written["size"])
+        publish(places)
+        self.retire(wanted, good)
+        remove_tree(places.client)
+        self.result["verified"] = True
+        fetched, reused = (format_bytes(self.result[key]) for key in ("downloaded_bytes", "reused_bytes"))
+        return self.done(written, f"published, every file verified: {fetched} fetched, {reused} reused")
+
+    def good_in(self, directory, wanted, known, skip=(), move_bad=False):
+        """{path: sha256} of the wanted files that a directory holds with the right bytes."""
+        good, to_read = {}, []
+        for entry in wanted:
+            if entry.path in skip or file_size(os.path.join(directory, entry.path)) != entry.size:
+                continue
+            if entry.sha256 and known.get(entry.path) == entry.sha256:
+                good[entry.path] = entry.sha256
+            else:
+                to_read.append(entry)
+        if to_read:
+            count = self.progress.counter("verifying", sum(e.size for e in to_read))
+            problems, hashes = check_files(directory, to_read, self.options["workers"], count)
+            good.update(hashes)
+            if move_bad:
+                quarantine(self.places, directory, problems)
+                self.result["quarantined"] += sorted(problems)
+        return good
+
+    def withdraw(self, problems):
+        """A damaged published directory stops being one: what it holds becomes staged files."""
+        places = self.places
+        os.unlink(places.manifest)
+        quarantine(places, places.directory, problems)
+        self.result["quarantined"] += sorted(problems)
+        if not os.path.exists(places.staging):
+            os.rename(places.directory, places.staging)
+            return
+        for path in files_below(places.directory):
+            target = os.path.join(places.staging, path)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.replace(os.path.join(places.directory, path), target)
+        shutil.rmtree(places.directory)
+
+    def fetch(self, wanted, resolved, good):
+        """Let the source bring what is missing, check it, and try again for what came wrong."""
+        options, places = self.options, self.places
+        delay, failure = options["retry_delay"], None
+        for attempt in range(1, options["attempts"] + 1):
+            missing = [e for e in wanted if e.path not in good]
+            if not missing:
+                break
+            self.prepare_room(wanted, missing)
+            arrivals = _Arrivals(places.staging, options["workers"])
+            failure = None
+            try:
+                self.source.fetch(missing, places.staging, resolved, lambda: arrivals.watch(missing))  # noqa: B023
+            except FetchError as error:
+                failure = error
+            problems, hashes = arrivals.finish(missing)
+            quarantine(places, places.staging, problems)
+            self.result["quarantined"] += sorted(problems)
+            good.update(hashes)
+            self.result["downloaded_bytes"] += sum(e.size for e in missing if e.path in hashes)
+            missing = [e for e in wanted if e.path not in good]
+            if not missing:
+                break
+            reason = f"{failure or self.source.name + ' brought wrong bytes'}" + (
+                f" ({listed(problems)})" if problems else ""
+            )
+            self.progress.message = reason
+            if attempt == options["attempts"] or (failure and failure.fatal) or self.disk_is_full():
+                raise SnapshotError(self.gave_up(wanted, missing, attempt, reason))
+            time.sleep(max(delay, (failure and failure.retry_after) or 0))
+            delay = min(delay * 2, 60)
+            if self.source.may_move and not resolved:
+                wanted, resolved = self.relist(wanted, good)
+        return wanted, resolved
+
+    def relist(self, wanted, good):
+        """A branch may have moved while it was fetched: what it holds now is what is wanted."""
+        listed_now, resolved = self.listing()
+        if listed_now != wanted:
+            self.progress.message = f"{self.request['model']} changed at {self.source.name} during the download"
+            before = {e.path: e for e in wanted}
+            for entry in listed_now:
+                if before.get(entry.path) != entry:
+                    good.pop(entry.path, None)
+            for path in set(before) - {e.path for e in listed_now}:
+                good.pop(path, None)
+        return listed_now, resolved
+
+    def prepare_room(self, wanted, missing):
+        """Check the space for what is missing, and show the download's progress."""
+        places = self.places
+        arrived = sum(e.size for e in wanted) - sum(e.size for e in missing)
+        partial = max(0, bytes_on_disk(places.staging) - arrived)
+        require_space(places, max(0, sum(e.size for e in missing) - partial), self.options["space_margin"])
+        self.progress.phase("downloading", sum(e.size for e in wanted), lambda: bytes_on_disk(places.staging))
+
+    def prune(self, *keep):
+        """Remove staged files that belong to neither this version nor the operator."""
+        for path in files_below(self.places.staging):
+            if not any(path in names for names in keep):
+                os.unlink(os.path.join(self.places.staging, path))
+
+    def disk_is_full(self):
+        disk = os.statvfs(self.places.staging)
+        return disk.f_bavail * disk.f_frsize < 1024 * 1024
+
+    def gave_up(self, wanted, missing, attempts, reason):
+        have = sum(e.size for e in wanted) - sum(e.size for e in missing)
+        full = "the disk is full: " if self.disk_is_full() else ""
+        return (
+            f"{self.request['model']} is not complete after {attempts} attempt{'s' if attempts > 1 else ''}: "
+            f"{len(wanted) - len(missing)} of {len(wanted)} files ({format_bytes(have)} of "
+            f"{format_bytes(sum(e.size for e in wanted))}) are whole, missing: {listed([e.path for e in missing])}. "
+            f"{full}{reason}. What has arrived is kept in {self.places.staging}; the next run goes on from there"
+        )
+
+    def drop_client_leftovers(self):
+        for root, directories, names in os.walk(self.places.staging, topdown=False):
+            for name in directories:
+                full = os.path.join(root, name)
+                if name in _CLIENT_LEFTOVERS:
+                    shutil.rmtree(full)
+                elif not os.listdir(full):
+                    os.rmdir(full)
+            for name in names:
+                if name in _CLIENT_LEFTOVERS or name.endswith(".incomplete"):
+                    os.unlink(os.path.join(root, name))
+
+    def retire(self, wanted, good):
+        """After publishing, the former directory lies at the staging name: keep its bad files, drop the rest."""
+        if not os.path.isdir(self.places.staging):
+            return
+        if not read_manifest(self.places.staging):
+            sizes = {e.path: e.size for e in wanted}
+            bad = [
+                p
+                for p in files_below(self.places.staging)
+                if p in good
+                and not os.path.samefile(os.path.join(self.places.staging, p), os.path.join(self.places.directory, p))
+                and sizes[p]
+            ]
+            quarantine(self.places, self.places.staging, bad)
+            self.result["quarantined"] += bad
+        remove_tree(self.places.staging)
+
+    def unmanaged(self, manifest, wanted):
+        """Files in the directory that neither the manifest nor the listing knows: the operator's, kept."""
+        if not os.path.isdir(self.places.directory):
+            return []
+        ours = {e.path for e in wanted} | {f["path"] for f in (manifest or {"files": []})["files"]}
+        return [p for p in files_below(self.places.directory) if p not in ours]
+
+    def same_content(self, manifest, good):
+        return {f["path"]: f["sha256"] for f in manifest["files"]} == good
+
+    def manifest_of(self, wanted, resolved, good):
+        if self.options.get("same_as"):
+            return self.options["same_as"]
+        self.result["size_only"] = [e.path for e in wanted if not e.sha256 and not e.git_sha1]
+        entries = [FileEntry(e.path, e.size, good.get(e.path) or e.sha256) for e in wanted]
+        return manifests.build(entries, resolved_revision=resolved, time=timestamp(), **self.request)
+
+    def done(self, manifest, summary):
+        self.result.update(
+            directory=self.places.directory,
+            manifest=manifest,
+            msg=f"{manifest['model']} in {self.places.directory}: {len(manifest['files'])} files, "
+            f"{format_bytes(manifest['size'])}, {summary}",
+        )
+        if self.result["size_only"] and self.result["changed"]:
+            self.result["msg"] += (
+                f"; {len(self.result['size_only'])} files could only be checked by size: "
+                f"{self.source.name} lists no hash"
+            )
+        self.progress.message = self.result["msg"]
+        return self.result
+
+
+def listed(names, most=5):
+    """A few names (or name: problem pairs) as text."""
+    texts = [f"{n}: {names[n]}" for n in sorted(names)] if isinstance(names, dict) else sorted(names)
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+
+
+def absent(places, check_mode, lock_timeout=0):
+    """Remove a model and everything beside it; True when there was something."""
+    ours = (places.directory, places.staging, places.client, places.quarantine, places.progress)
+    there = [path for path in ours if os.path.lexists(path)]
+    if there and not check_mode:
+        with locked(places, lock_timeout):
+            for path in there:
+                remove_tree(path)
+            os.unlink(places.lock)
+    return bool(there)

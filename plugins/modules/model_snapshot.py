@@ -1,0 +1,294 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: model_snapshot
+short_description: Keep a model at a revision in a directory, whole or not at all
+version_added: "0.1.0"
+author: "The inferops.gpu_host maintainers (@inferops)"
+description:
+  - Brings the files of a model into a directory, verifies every one of them, and publishes the directory in one step,
+    so that a directory which exists with its manifest is complete.
+  - Files arrive in a hidden directory beside the target. An interrupted run, even a killed one, loses nothing that had
+    arrived; the next run goes on from there.
+  - A directory that was filled by hand is adopted when its files have the hashes that the source lists.
+  - Only one run works on a model at a time; a second one waits and then finds the model in place.
+options:
+  directory:
+    description:
+      - The model's own directory. What lies beside it under hidden names (C(.NAME.staging) and others) belongs to it.
+    type: path
+    required: true
+  state:
+    description:
+      - V(present) trusts the manifest, file sizes and modification times, and takes well under a second.
+      - V(verified) also reads every file, in parallel, and compares its sha256. It needs no network while all is well.
+      - V(absent) removes the directory and what belongs to it.
+    type: str
+    choices: [present, verified, absent]
+    default: present
+  model:
+    description: The model's name at its hub, such as V(Qwen/Qwen2.5-7B-Instruct). Required unless O(state=absent).
+    type: str
+  source:
+    description:
+      - V(local) is a directory on the same host, given by O(path).
+      - V(generated) is a tiny random model made on the spot, which proves a serving path without any network.
+    type: str
+    choices: [local, generated]
+    default: local
+  revision:
+    description: Branch, tag or commit. Left out, the hub's default branch.
+    type: str
+  path:
+    description: With O(source=local), the directory to copy from.
+    type: path
+  include:
+    description: Shell globs on the path of a file; only matching files are wanted. V(dir/) means all below.
+    type: list
+    elements: str
+    default: []
+  exclude:
+    description: Shell globs on the path of a file; matching files are not wanted.
+    type: list
+    elements: str
+    default: []
+  skip_duplicate_weights:
+    description:
+      - Leave out weights that are there a second time in another format (C(pytorch_model*.bin), C(original/), C(onnx/),
+        Mistral's C(consolidated*.safetensors)) when the directory holds safetensors. Has no effect with O(include).
+    type: bool
+    default: true
+  update:
+    description: Ask the source whether it offers other files now, although the manifest answers the request.
+    type: bool
+    default: false
+  repair:
+    description: Fetch missing and damaged files again. With V(false) damage is a failure, and nothing is touched.
+    type: bool
+    default: true
+  allow_root_filesystem:
+    description: Allow files to be fetched into a directory on the root filesystem.
+    type: bool
+    default: false
+  space_margin:
+    description: Percent of free space wanted beyond what is still to fetch.
+    type: int
+    default: 5
+  workers:
+    description: How many files are read at once for verification. Left out, one per processor core.
+    type: int
+  attempts:
+    description: How often a transfer is started before the module gives up.
+    type: int
+    default: 5
+  retry_delay:
+    description: Seconds before the second attempt; doubled for each further one, up to 60.
+    type: int
+    default: 5
+  lock_timeout:
+    description: Seconds to wait for another run on the same model.
+    type: int
+    default: 3600
+attributes:
+  check_mode:
+    description: Can run in check mode and say what would be fetched, without writing anything.
+    support: full
+  diff_mode:
+    description: The difference has a line per file.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: The demo model, without any network
+  inferops.gpu_host.model_snapshot:
+    source: generated
+    model: inferops/tiny-random-qwen2
+    directory: /data/models/inferops/tiny-random-qwen2
+
+- name: A model from a disk that was carried in
+  inferops.gpu_host.model_snapshot:
+    source: local
+    model: Qwen/Qwen2.5-7B-Instruct
+    path: /mnt/usb/Qwen2.5-7B-Instruct
+    directory: /data/models/Qwen/Qwen2.5-7B-Instruct
+
+- name: Read every byte again
+  inferops.gpu_host.model_snapshot:
+    state: verified
+    source: local
+    model: Qwen/Qwen2.5-7B-Instruct
+    path: /mnt/usb/Qwen2.5-7B-Instruct
+    directory: /data/models/Qwen/Qwen2.5-7B-Instruct
+"""
+
+RETURN = r"""
+msg:
+  description: One line that says what is there now and how it came.
+  type: str
+  returned: always
+directory:
+  description: The model's directory.
+  type: str
+  returned: always
+manifest:
+  description: What the directory holds, as in its C(.model-manifest.json).
+  type: dict
+  returned: when O(state) is not V(absent)
+  contains:
+    model:
+      description: The model's name.
+      type: str
+    source:
+      description: Where it came from.
+      type: str
+    revision:
+      description: The revision that was asked for.
+      type: str
+    resolved_revision:
+      description: The commit that it stood for, where the source tells one.
+      type: str
+    time:
+      description: When the manifest was written, in UTC.
+      type: str
+    size:
+      description: Bytes of all files.
+      type: int
+    content_digest:
+      description: One sha256 over the hashes of all files; equal on hosts that hold the same bytes.
+      type: str
+    files:
+      description: Path, size and sha256 of every file.
+      type: list
+      elements: dict
+verified:
+  description: Whether every file was read and had the right sha256 in this run.
+  type: bool
+  returned: when O(state) is not V(absent)
+downloaded_bytes:
+  description: Bytes of the files that were fetched in this run.
+  type: int
+  returned: when O(state) is not V(absent)
+reused_bytes:
+  description: Bytes of the files that were there already and were found good.
+  type: int
+  returned: when O(state) is not V(absent)
+quarantined:
+  description: Files with wrong bytes, moved to C(.NAME.quarantine) beside the directory.
+  type: list
+  elements: str
+  returned: when O(state) is not V(absent)
+unmanaged_files:
+  description: Files in the directory that the source does not list; they were kept.
+  type: list
+  elements: str
+  returned: when O(state) is not V(absent)
+size_only:
+  description: Files for which the source lists no hash, so that only their size could be compared with it.
+  type: list
+  elements: str
+  returned: when O(state) is not V(absent)
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_sources as sources
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_manifest import ManifestError
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_snapshot import (
+    Places,
+    Progress,
+    Snapshot,
+    SnapshotError,
+    absent,
+    locked,
+)
+
+OPTIONS = (
+    "state",
+    "skip_duplicate_weights",
+    "update",
+    "repair",
+    "allow_root_filesystem",
+    "space_margin",
+    "workers",
+    "attempts",
+    "retry_delay",
+)
+
+
+def source_of(module):
+    """The source object for the module's arguments."""
+    args = module.params
+    if args["source"] == "generated":
+        return sources.GeneratedSource(os.path.join(module.tmpdir, "demo-model"), args["workers"])
+    return sources.LocalSource(args["path"], args["workers"])
+
+
+def ensure(module, places):
+    """Bring the directory to `present` or `verified`."""
+    args = module.params
+    request = {name: args[name] for name in ("source", "model", "revision", "include", "exclude")}
+    options = {name: args[name] for name in OPTIONS}
+    options.update(check_mode=module.check_mode, workers=args["workers"] or None)
+    if module.check_mode:
+        return Snapshot(places, source_of(module), request, options, Progress(None)).ensure()
+    os.makedirs(places.parent, exist_ok=True)
+    with locked(places, args["lock_timeout"]), Progress(places.progress) as progress:
+        return Snapshot(places, source_of(module), request, options, progress).ensure()
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "directory": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["present", "verified", "absent"], "default": "present"},
+            "model": {"type": "str"},
+            "source": {"type": "str", "choices": ["local", "generated"], "default": "local"},
+            "revision": {"type": "str"},
+            "path": {"type": "path"},
+            "include": {"type": "list", "elements": "str", "default": []},
+            "exclude": {"type": "list", "elements": "str", "default": []},
+            "skip_duplicate_weights": {"type": "bool", "default": True},
+            "update": {"type": "bool", "default": False},
+            "repair": {"type": "bool", "default": True},
+            "allow_root_filesystem": {"type": "bool", "default": False},
+            "space_margin": {"type": "int", "default": 5},
+            "workers": {"type": "int"},
+            "attempts": {"type": "int", "default": 5},
+            "retry_delay": {"type": "int", "default": 5},
+            "lock_timeout": {"type": "int", "default": 3600},
+        },
+        required_if=[
+            ("state", "present", ["model"]),
+            ("state", "verified", ["model"]),
+        ],
+        supports_check_mode=True,
+    )
+    try:
+        places = Places(module.params["directory"])
+        if module.params["state"] == "absent":
+            changed = absent(places, module.check_mode, module.params["lock_timeout"])
+            result = {
+                "changed": changed,
+                "directory": places.directory,
+                "msg": f"{places.directory} {'removed' if changed else 'was not there'}",
+            }
+        else:
+            if module.params["source"] == "local" and not module.params["path"]:
+                module.fail_json(msg="source is local: path must name the directory to copy from")
+            result = ensure(module, places)
+    except (SnapshotError, ManifestError) as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"{error.strerror}: {error.filename or module.params['directory']}")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
