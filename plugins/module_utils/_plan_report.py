@@ -1,0 +1,130 @@
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plan as tables that a person reads, and pastes into a purchase request."""
+
+from __future__ import annotations
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GB, gib
+
+_COLUMNS = (
+    "layout",
+    "GPU",
+    "GPUs",
+    "weights",
+    "activ.",
+    "other",
+    "KV cache",
+    "of budget",
+    "KV tokens",
+    "requests",
+    "longest",
+    "verdict",
+)
+
+
+def table(rows, header):
+    """Rows of text under a header, in columns as wide as needed."""
+    rows = [[str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+
+
+def report(plan):
+    """Lines of text: for each service every candidate layout with its figures and verdict, then the recommendation."""
+    lines = []
+    for service in plan["services"]:
+        lines += _service(service)
+    return lines + _gpus(plan) + _problems(plan)
+
+
+def _service(service):
+    lines = [f"{service['name']}: {service['model']} ({service['type']}, {service['accelerator']})", ""]
+    rows = []
+    if service["layout"] and service["estimate"]:
+        rows.append(_row(service["layout"], service["estimate"], "chosen: " + _objective(service)))
+    rows += [_row(item["layout"], item["numbers"], item["reason"]) for item in _grouped(service["rejected"])]
+    if rows:
+        lines += table(rows, _COLUMNS)
+        lines += ["", "Bytes per GPU (the fullest rank) in GiB; requests of the full context at once."]
+    naive = service["naive"]
+    if naive:
+        lines.append(_naive(naive))
+    lines += [f"Note: {note}" for note in service["notes"]]
+    lines += [("" if service["placements"] else "NOT PLACED. ") + service["reason"]]
+    for placement in service["placements"][:8]:
+        where = ", ".join(
+            node["host"] + (f" GPU {','.join(str(gpu['index']) for gpu in node['gpus'])}" if node["gpus"] else "")
+            for node in placement["nodes"]
+        )
+        lines.append(f"  replica {placement['replica']}: {where}, port {placement['port']}")
+    if len(service["placements"]) > 8:
+        lines.append(f"  … and {len(service['placements']) - 8} more replicas")
+    return [*lines, ""]
+
+
+def _objective(service):
+    return "kept" if service["kept"] else service["objective"]
+
+
+def _naive(naive):
+    text = f"Rule of thumb ({naive['rule']}): {naive['bytes'] / GB:.0f} GB"
+    if "gpus" in naive:
+        text += f", {naive['gpus']} GPUs by the figure on their box"
+    if "hosts" in naive:
+        text += f", {naive['hosts']} hosts"
+    return text + ". It knows no layout, no cache and no context."
+
+
+def layout_name(layout):
+    text = f"TP {layout['tensor_parallel_size']}"
+    if layout["pipeline_parallel_size"] > 1:
+        text += f" PP {layout['pipeline_parallel_size']}"
+    if layout.get("expert_parallel"):
+        text += " EP"
+    if layout.get("replicas", 1) > 1:
+        text = f"{layout['replicas']} × {text}"
+    return text + (f", {layout['hosts']} hosts" if (layout.get("hosts") or 1) > 1 else "")
+
+
+def _row(layout, numbers, verdict):
+    gpus = layout["tensor_parallel_size"] * layout["pipeline_parallel_size"] * layout.get("replicas", 1)
+    head = [layout_name(layout), layout["gpu"] or "CPU", gpus if layout["gpu"] else "-"]
+    if not numbers:
+        return [*head, *["-"] * 8, verdict]
+    rank = max(numbers["ranks"], key=lambda rank: rank["weights"] + rank["activation"])
+    context = numbers["longest_context"]
+    return [
+        *head,
+        f"{gib(rank['weights']):.1f}",
+        f"{gib(rank['activation']):.1f}",
+        f"{gib(rank['non_torch'] + rank['cuda_graphs']):.1f}",
+        f"{gib(rank['kv_cache']):.1f}",
+        f"{gib(rank['budget']):.1f}" if layout["gpu"] else "-",
+        numbers["kv_cache_tokens"] or "-",
+        f"{numbers['max_concurrency']:.1f}" if numbers["kv_cache_tokens"] else "-",
+        context or "-",
+        verdict,
+    ]
+
+
+def _grouped(rejected):
+    """One line for the layouts of one width that are refused for the same reason."""
+    seen, result = set(), []
+    for item in rejected:
+        key = (item["layout"]["gpu"], item["layout"]["tensor_parallel_size"], item["reason"])
+        if item["verdict"] == "refused" and key in seen:
+            continue
+        seen.add(key)
+        result.append(item)
+    return result
+
+
+def _gpus(plan):
+    shared = [row for row in plan["gpus"] if len(row["services"]) > 1]
+    return [f"Shared: {row['host']} GPU {row['index']}: {', '.join(row['services'])}" for row in shared]
+
+
+def _problems(plan):
+    return [f"PROBLEM: {problem}" for problem in plan["problems"]]

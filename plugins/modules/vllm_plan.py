@@ -1,0 +1,191 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: vllm_plan
+version_added: "0.1.0"
+author: The inferops.gpu_host maintainers (@inferops)
+short_description: Decide which service runs on which GPUs, in which layout
+description:
+  - Estimates for each service and each layout what vLLM would allocate on each GPU, drops what vLLM refuses and what
+    does not fit, and places the best of the rest on the GPUs of the fleet.
+  - Computes only. It talks to no host and changes nothing, so it runs on the controller as well as anywhere else.
+  - The same input gives the same plan.
+attributes:
+  check_mode:
+    description: Runs in check mode as always, since it changes nothing.
+    support: full
+  diff_mode:
+    description: Returns no difference.
+    support: none
+options:
+  services:
+    description: The services, as in C(inference_services). See C(docs/services.md) for their keys.
+    type: list
+    elements: dict
+    required: true
+  hosts:
+    description: The fleet.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: The inventory name of the host.
+        type: str
+        required: true
+      gpus:
+        description:
+          - What M(inferops.gpu_host.gpu_info) found, or what is declared for a machine that does not exist yet.
+          - Declared is a name such as V(H20-96GB), a mapping C({model: H20-96GB, count: 8}), a mapping with C(memory)
+            and C(compute_capability) for a card that the catalogue does not know, or a list of these.
+        type: raw
+      links:
+        description: What M(inferops.gpu_host.gpu_info) says about the links between the GPUs.
+        type: dict
+      memory:
+        description: The host's own memory in bytes or as text such as V(512 GiB), for services on the CPU.
+        type: raw
+      reason:
+        description: Why there are no GPUs, as M(inferops.gpu_host.gpu_info) said it.
+        type: str
+  models:
+    description: For each service by its name, what M(inferops.gpu_host.model_info) returned as RV(ignore:model).
+    type: dict
+    default: {}
+  objective:
+    description: What to prefer where a service does not say it.
+    type: str
+    choices: [throughput, latency, fewest_gpus]
+    default: throughput
+  engine_version:
+    description: The version of vLLM to plan for, where a service does not say it.
+    type: str
+    default: "0.26.0"
+  current:
+    description: RV(plan.services) of the plan in force. What is still valid stays where it is.
+    type: list
+    elements: dict
+    default: []
+  strict:
+    description: Fail on a model architecture that is not known, instead of estimating it as a Llama-like decoder.
+    type: bool
+    default: false
+  allow_unplaced:
+    description: Return a plan with RV(plan.problems) instead of failing when a service cannot be placed.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: What would one H20 host hold
+  inferops.gpu_host.vllm_plan:
+    services:
+      - name: deepseek-r1
+        model: deepseek-ai/DeepSeek-R1
+        max_model_len: auto
+    models:
+      deepseek-r1: "{{ model.model }}"
+    hosts:
+      - name: planned1
+        gpus: {model: H20-96GB, count: 8}
+  register: planned
+  delegate_to: localhost
+
+- name: Show it
+  ansible.builtin.debug:
+    msg: "{{ planned.report }}"
+"""
+
+RETURN = r"""
+plan:
+  description: The plan. Sizes are bytes. C(docs/architecture.md) describes every key.
+  returned: when the input could be understood
+  type: dict
+  contains:
+    services:
+      description: >-
+        For each service its layout, placements, the options for the engine, the estimate, the reason, the rule of
+        thumb's figure, and every rejected layout with its reason and numbers.
+      type: list
+      elements: dict
+    problems:
+      description: Services that could not be placed, and why.
+      type: list
+      elements: str
+    gpus:
+      description: Which services use which GPU.
+      type: list
+      elements: dict
+report:
+  description: The plan as lines of text for people.
+  returned: when the input could be understood
+  type: list
+  elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils._fleet import FleetError
+from ansible_collections.inferops.gpu_host.plugins.module_utils._plan_report import report
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import PlanError, plan
+from ansible_collections.inferops.gpu_host.plugins.module_utils._service import ServiceError
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            # The keys of a service are checked by normalize_services, with better messages.
+            "services": {"type": "list", "elements": "dict", "required": True},
+            "hosts": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "gpus": {"type": "raw"},
+                    "links": {"type": "dict"},
+                    "memory": {"type": "raw"},
+                    "reason": {"type": "str"},
+                },
+            },
+            "models": {"type": "dict", "default": {}},
+            "objective": {
+                "type": "str",
+                "choices": ["throughput", "latency", "fewest_gpus"],
+                "default": "throughput",
+            },
+            "engine_version": {"type": "str", "default": "0.26.0"},
+            "current": {"type": "list", "elements": "dict", "default": []},
+            "strict": {"type": "bool", "default": False},
+            "allow_unplaced": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    # Keys may travel inside a service; they must not show in what is printed or logged.
+    module.no_log_values.update(str(item["api_key"]) for item in params["services"] if item.get("api_key"))
+    try:
+        planned = plan(
+            params["services"],
+            params["hosts"],
+            models=params["models"],
+            objective=params["objective"],
+            engine_version=params["engine_version"],
+            current=params["current"],
+            strict=params["strict"],
+        )
+    except (ServiceError, FleetError, PlanError) as error:
+        module.fail_json(msg=str(error))
+    answer = {"plan": planned, "report": report(planned)}
+    if planned["problems"] and not params["allow_unplaced"]:
+        module.fail_json(msg="; ".join(planned["problems"]), **answer)
+    module.exit_json(changed=False, **answer)
+
+
+if __name__ == "__main__":
+    main()
