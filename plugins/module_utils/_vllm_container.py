@@ -1,0 +1,286 @@
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A placement of a service → the arguments of community.docker.docker_container, and the engine's options."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _vllm_options
+
+CONFIG_PATH = "/etc/vllm/config.yaml"  # the loader wants .yaml or .yml
+CACHE_PATH = "/root/.cache/vllm"
+LABEL = "io.github.inferops."
+_CDI_BY_DEFAULT_SINCE = (28, 2, 0)
+
+# What the role may set for all of its containers. None: see container_args.
+SETTINGS = {
+    "cpu_kv_cache_gib": 1,
+    "docker_version": None,
+    "env": {},
+    "gpu_injection": "auto",
+    "ipc_mode": "host",
+    "labels": {},
+    "log_driver": "json-file",
+    "log_options": {"max-size": "100m", "max-file": "5"},
+    "network_mode": "bridge",
+    "restart_policy": "unless-stopped",
+    "shm_size": None,
+    "start_period": "2h",
+    "stop_timeout": 60,
+    "ulimits": [],
+    "volumes": [],
+}
+_MERGED = ("env", "labels", "log_options")
+_APPENDED = ("volumes", "ulimits", "devices", "capabilities")
+_NOT_THE_OPERATORS = {
+    "command": "options",
+    "image": "image",
+    "name": "name",
+    "published_ports": "port and bind_address",
+    "ports": "port and bind_address",
+    "state": "state",
+}
+
+
+class ContainerError(ValueError):
+    """A service that cannot be put into a container as it is declared."""
+
+
+# The engine's options
+
+
+def engine_options(service, plan=None, placement=None, settings=None):
+    """All options of `vllm serve` for one placement: what the plan decided, then what the operator said."""
+    settings = _settings(settings)
+    planned = dict((plan or {}).get("layout") or {})
+    planned.update((plan or {}).get("engine") or {})
+
+    def chosen(key):
+        value = service.get(key)
+        return planned.get(key) if value is None else value
+
+    cuda = service.get("accelerator", "cuda") == "cuda"
+    options = {
+        "served-model-name": service.get("served_model_name") or service["name"],
+        "host": service.get("bind_address") if _network(service, settings) == "host" else "0.0.0.0",
+        "port": _port(service, placement),
+        "tensor-parallel-size": chosen("tensor_parallel_size"),
+        "pipeline-parallel-size": chosen("pipeline_parallel_size"),
+        "enable-expert-parallel": chosen("expert_parallel") or None,
+        "dtype": chosen("dtype"),
+        "quantization": chosen("quantization"),
+        "kv-cache-dtype": chosen("kv_cache_dtype"),
+        "max-model-len": chosen("max_model_len"),
+        "max-num-seqs": chosen("max_num_seqs"),
+        "max-num-batched-tokens": chosen("max_num_batched_tokens"),
+        "gpu-memory-utilization": chosen("gpu_memory_utilization") if cuda else None,
+        "trust-remote-code": service.get("trust_remote_code") or None,
+        "api-key": service.get("api_key"),
+    }
+    for key, value in planned.items():
+        option = _vllm_options.name_of(key)
+        if option in ("replicas", "expert-parallel") or option in options:
+            continue
+        options[option] = value
+    if _kind(service, plan) in ("embedding", "rerank"):
+        options["runner"] = "pooling"
+    options.update({_vllm_options.name_of(key): value for key, value in (service.get("options") or {}).items()})
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def config_file(service, plan=None, placement=None, engine_version=None, settings=None):
+    """{config, arguments, warnings, digest} of one placement; see _vllm_options.config_file.
+
+    digest changes with the content, so that a container that carries it is replaced when its options change.
+    """
+    options = engine_options(service, plan, placement, settings)
+    known, exact = _vllm_options.known_options(engine_version)
+    if "runner" not in (service.get("options") or {}) and not {"runner", "task"} & set(known):
+        options.pop("runner", None)
+    elif options.get("runner") == "pooling" and "runner" not in known and _kind(service, plan) == "rerank":
+        del options["runner"]
+        options.setdefault("task", "score")
+    if "shutdown-timeout" in known and exact:
+        # Requests in flight end by themselves, well before Docker kills the container.
+        options.setdefault("shutdown-timeout", max(1, _settings(settings)["stop_timeout"] * 3 // 4))
+    result = _vllm_options.config_file(options, engine_version)
+    content = json.dumps([result["config"], result["arguments"]], sort_keys=True)
+    # Slow on purpose: the content holds the API key, and labels travel with images that are made of containers.
+    digest = hashlib.pbkdf2_hmac("sha256", content.encode("utf-8"), service["name"].encode("utf-8"), 50000)
+    return dict(result, digest=digest.hex()[:16])
+
+
+# The container
+
+
+def container_args(placement, service, host, image, model_dir, config_dir, cache_dir, config, plan=None, settings=None):
+    """Arguments of community.docker.docker_container for the part of a placement that lives on one host.
+
+    config: what config_file returned; its `config` lies as config.yaml in config_dir.
+    model_dir: the model's directory, mounted read-only at the same path.
+    """
+    settings = _settings(settings)
+    node = _node(placement, service, host)
+    network = _network(service, settings)
+    port = _port(service, placement)
+    name = container_name(service, placement, plan)
+    arguments = {
+        "name": name,
+        "image": image,
+        # Up to 0.11.0 the images start the API server directly, and that one puts --config in the wrong place.
+        "entrypoint": ["vllm", "serve"],
+        "command": [model_dir, "--config", CONFIG_PATH, *config["arguments"]],
+        "env": _environment(service, plan, settings),
+        "volumes": [
+            f"{model_dir}:{model_dir}:ro",
+            f"{config_dir}/config.yaml:{CONFIG_PATH}:ro",
+            f"{cache_dir}:{CACHE_PATH}",
+            *settings["volumes"],
+        ],
+        "network_mode": network,
+        "restart_policy": settings["restart_policy"],
+        "stop_timeout": settings["stop_timeout"],
+        "log_driver": settings["log_driver"],
+        "log_options": dict(settings["log_options"]),
+        "labels": {
+            LABEL + "service": service["name"],
+            LABEL + "replica": str(placement.get("replica", 0)),
+            LABEL + "model": str(service.get("model") or model_dir),
+            LABEL + "config": config["digest"],
+            **settings["labels"],
+        },
+        "healthcheck": {
+            "test": ["CMD", "python3", "-c", _health_probe(service, port, network)],
+            "interval": "10s",
+            "timeout": "10s",
+            "retries": 3,
+            "start_period": settings["start_period"],
+        },
+    }
+    if network != "host":
+        arguments["published_ports"] = [_published(service.get("bind_address"), port)]
+    if settings["shm_size"]:
+        arguments["shm_size"] = settings["shm_size"]
+    elif settings["ipc_mode"]:
+        arguments["ipc_mode"] = settings["ipc_mode"]
+    if settings["ulimits"]:
+        arguments["ulimits"] = list(settings["ulimits"])
+    if service.get("accelerator", "cuda") == "cuda":
+        arguments["device_requests"], environment = _gpu_request(node, settings)
+        arguments["env"] = {**environment, **arguments["env"]}
+    return _with_operators_wishes(arguments, service)
+
+
+def container_name(service, placement, plan=None):
+    replicas = (((plan or {}).get("layout") or {}).get("replicas")) or 1
+    return service["name"] if replicas == 1 else f"{service['name']}-{placement.get('replica', 0)}"
+
+
+def _settings(given):
+    unknown = set(given or {}) - set(SETTINGS)
+    if unknown:
+        raise ContainerError(f"unknown settings: {', '.join(sorted(unknown))}; known: {', '.join(SETTINGS)}")
+    return {**SETTINGS, **{key: value for key, value in (given or {}).items() if value is not None}}
+
+
+def _kind(service, plan):
+    return service.get("type") or (plan or {}).get("type") or "chat"
+
+
+def _port(service, placement):
+    port = (placement or {}).get("port") or service.get("port")
+    if not port:
+        raise ContainerError(f"service {service['name']!r} has no port: set port, or let the plan choose one")
+    return int(port)
+
+
+def _network(service, settings):
+    return (service.get("container") or {}).get("network_mode") or settings["network_mode"]
+
+
+def _node(placement, service, host):
+    for node in placement.get("nodes") or []:
+        if node["host"] == host:
+            return node
+    raise ContainerError(
+        f"replica {placement.get('replica', 0)} of service {service['name']!r} is not placed on {host}"
+    )
+
+
+def _environment(service, plan, settings):
+    environment = {
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    if service.get("accelerator", "cuda") == "cuda":
+        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    else:
+        environment["VLLM_CPU_KVCACHE_SPACE"] = str(settings["cpu_kv_cache_gib"])
+    if _kind(service, plan) == "vision":
+        # A redirect would lead the server past allowed-media-domains.
+        environment["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] = "0"
+    environment.update(settings["env"])
+    environment.update(service.get("env") or {})
+    return environment
+
+
+def _gpu_request(node, settings):
+    """(device_requests, environment): the GPUs by UUID, through CDI or the NVIDIA runtime hook."""
+    devices = [str(gpu.get("uuid") or gpu["index"]) for gpu in node.get("gpus") or []]
+    if not devices:
+        raise ContainerError(f"no GPUs are placed on {node['host']}: plan again, or set accelerator: cpu")
+    injection = settings["gpu_injection"]
+    if injection == "auto":
+        docker = _vllm_options.version_tuple(settings["docker_version"])
+        injection = "cdi" if docker and docker >= _CDI_BY_DEFAULT_SINCE else "nvidia"
+    if injection == "nvidia":
+        return [{"driver": "nvidia", "device_ids": devices, "capabilities": [["gpu"]]}], {}
+    if injection != "cdi":
+        raise ContainerError(f"gpu_injection is {injection!r}, wanted auto, nvidia or cdi")
+    request = {"driver": "cdi", "device_ids": [f"nvidia.com/gpu={device}" for device in devices]}
+    # CUDA images say "all" here, and where nvidia is the default runtime that would win over the request.
+    return [request], {"NVIDIA_VISIBLE_DEVICES": "void"}
+
+
+def _published(address, port):
+    if address in (None, "", "0.0.0.0", "::"):
+        return f"{port}:{port}"
+    return f"[{address}]:{port}:{port}" if ":" in address else f"{address}:{port}:{port}"
+
+
+def _health_probe(service, port, network):
+    """Python, which every image with vLLM has; curl is missing from some."""
+    address = service.get("bind_address") if network == "host" else None
+    address = "127.0.0.1" if address in (None, "", "0.0.0.0", "::") else address
+    address = f"[{address}]" if ":" in address else address
+    options = {_vllm_options.name_of(name) for name in service.get("options") or {}}
+    scheme, imports, handler = "http", "urllib.request as r", ""
+    if "ssl-certfile" in options:
+        scheme, imports = "https", "ssl, urllib.request as r"
+        handler = ", r.HTTPSHandler(context=ssl._create_unverified_context())"
+    url = f"{scheme}://{address}:{port}/health"
+    return f"import {imports}; r.build_opener(r.ProxyHandler({{}}){handler}).open('{url}', timeout=8)"
+
+
+def _with_operators_wishes(arguments, service):
+    """`container:` of the service on top: mappings are merged, lists appended, anything else replaced."""
+    wishes = dict(service.get("container") or {})
+    for key in wishes:
+        if key in _NOT_THE_OPERATORS:
+            instead = _NOT_THE_OPERATORS[key]
+            raise ContainerError(f"service {service['name']!r}: container.{key} is set by {instead} of the service")
+    if "shm_size" in wishes and "ipc_mode" not in wishes:
+        arguments.pop("ipc_mode", None)
+    for key, value in wishes.items():
+        if key in _MERGED:
+            arguments[key] = {**arguments.get(key, {}), **value}
+        elif key in _APPENDED:
+            arguments[key] = [*arguments.get(key, []), *value]
+        else:
+            arguments[key] = value
+    return arguments
