@@ -32,7 +32,8 @@ def count_parameters(spec):
     total = active = 0
     for layer in spec.layers:
         both = _attention_parameters(hidden, layer.attention) + _state_parameters(hidden, layer.state)
-        both += 3 * hidden * (layer.mlp_intermediate_size or 0)
+        # Encoders have no gate beside their first matrix.
+        both += (2 if spec.encoder_only else 3) * hidden * (layer.mlp_intermediate_size or 0)
         moe = layer.moe
         if moe:
             both += hidden * moe.experts + 3 * hidden * moe.shared_intermediate_size

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _layouts
+from ansible_collections.inferops.gpu_host.plugins.module_utils._demo_model import demo_config
 from ansible_collections.inferops.gpu_host.plugins.module_utils._fleet import build_fleet
 from ansible_collections.inferops.gpu_host.plugins.module_utils._layouts import POSSIBLE, TOO_SMALL, Candidate, Subject
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_config import parse_model_config
@@ -61,14 +62,14 @@ class _Job:
         return self.service["name"]
 
 
-def plan(services, hosts, models=None, objective=None, engine_version="0.26.0", current=None, strict=False):
+def plan(services, hosts, models=None, defaults=None, engine_version="0.26.0", current=None, strict=False):
     """The plan for declared services on declared or found hosts.
 
     hosts: see _fleet.build_fleet. models: {service name: model_info's answer, or {"config": …}}.
-    current: the services of a plan that is in force. Returns the plan; its `problems` say what could not be placed.
+    defaults: values for keys that services leave out. current: the services of a plan that is in force.
+    Returns the plan; its `problems` say what could not be placed.
     Raises ServiceError, FleetError or PlanError for input that cannot be understood.
     """
-    defaults = {"objective": objective} if objective else None
     services = normalize_services(services, defaults)
     fleet = build_fleet(hosts)
     placer = Placer(fleet)
@@ -108,17 +109,21 @@ def _subjects(services, models, engine_version, strict, fleet):
             problems.append(f"{label}: host {unknown[0]} is not in the fleet ({', '.join(sorted(names)) or 'empty'})")
         info = models.get(service["name"]) or {}
         config = service["config"] or info.get("config")
+        if config is None and service["hub"] == "generated":
+            config = demo_config()
         try:
             if config:
                 spec = parse_model_config(config, info.get("hf_quant_config"), strict)
                 kind = info.get("type") or detect_type(spec, service["model"])
                 subjects.append(Subject(service, spec, kind, engine_version))
+                subjects[-1].notes += [info["note"]] if info.get("note") else []
             elif service["parameters"] or service["state"] != "started":
                 subjects.append(Subject(service, None, info.get("type"), engine_version))
             else:
                 problems.append(
                     f"{label}: nothing is known of model {service['model']}: give its config.json (config, path, or a "
                     "hub that can be reached), or parameters for the rule of thumb"
+                    + (f" ({info['error']})" if info.get("error") else "")
                 )
         except ConfigError as error:
             problems.append(f"{label}: {error}")

@@ -57,11 +57,10 @@ options:
     description: For each service by its name, what M(inferops.gpu_host.model_info) returned as RV(ignore:model).
     type: dict
     default: {}
-  objective:
-    description: What to prefer where a service does not say it.
-    type: str
-    choices: [throughput, latency, fewest_gpus]
-    default: throughput
+  defaults:
+    description: Values for keys that services leave out, such as C(accelerator), C(hub) or C(objective).
+    type: dict
+    default: {}
   engine_version:
     description: The version of vLLM to plan for, where a service does not say it.
     type: str
@@ -154,11 +153,7 @@ def main():
                 },
             },
             "models": {"type": "dict", "default": {}},
-            "objective": {
-                "type": "str",
-                "choices": ["throughput", "latency", "fewest_gpus"],
-                "default": "throughput",
-            },
+            "defaults": {"type": "dict", "default": {}},
             "engine_version": {"type": "str", "default": "0.26.0"},
             "current": {"type": "list", "elements": "dict", "default": []},
             "strict": {"type": "bool", "default": False},
@@ -174,7 +169,7 @@ def main():
             params["services"],
             params["hosts"],
             models=params["models"],
-            objective=params["objective"],
+            defaults=params["defaults"],
             engine_version=params["engine_version"],
             current=params["current"],
             strict=params["strict"],

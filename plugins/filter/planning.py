@@ -1,0 +1,47 @@
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters of playbooks/plan.yml."""
+
+from __future__ import annotations
+
+from ansible.errors import AnsibleFilterError
+
+
+def _declared_fleet(count, gpu, gpus_per_host=1, memory=None):
+    """Hosts that do not exist yet: planned1, planned2, …"""
+    try:
+        hosts, gpus = int(count), int(gpus_per_host)
+    except (TypeError, ValueError) as error:
+        raise AnsibleFilterError(f"hosts is {count!r} and gpus_per_host {gpus_per_host!r}: wanted numbers") from error
+    if hosts < 1 or gpus < 0:
+        raise AnsibleFilterError(f"hosts is {hosts} and gpus_per_host {gpus}: wanted at least 1 host")
+    entry = {"gpus": {"model": gpu, "count": gpus}} if gpu else {}
+    if memory:
+        entry["memory"] = memory
+    return [dict(entry, name=f"planned{number}") for number in range(1, hosts + 1)]
+
+
+def _known_models(services, results=(), published=None):
+    """What model_info found, by service; where it found nothing, the published configuration that comes with us."""
+    known, errors = {}, {}
+    for result in results:
+        name = (result.get("item") or {}).get("name")
+        if result.get("model"):
+            known.setdefault(name, result["model"])
+        elif result.get("msg") and not result.get("skipped"):
+            errors[name] = result["msg"]
+    for service in services:
+        name, model = service.get("name"), service.get("model")
+        if name in known or service.get("config"):
+            continue
+        if model in (published or {}) and not service.get("path"):
+            known[name] = {"config": published[model], "note": "config.json as published, from this collection"}
+        else:
+            known[name] = {"error": errors.get(name, "")}
+    return known
+
+
+class FilterModule:
+    def filters(self):
+        return {"declared_fleet": _declared_fleet, "known_models": _known_models}
