@@ -97,14 +97,19 @@ class Candidate:
         self.verdict, self.reason = verdict, reason
         return self
 
-    def layout(self):
+    def layout(self, replicas=1):
+        """What `vllm serve` is told, and how often."""
         return {
             "tensor_parallel_size": self.tp,
             "pipeline_parallel_size": self.pp,
+            "replicas": replicas,
             "expert_parallel": self.expert_parallel,
-            "hosts": self.hosts,
-            "gpu": self.kind.name if self.kind else None,
+            "dtype": self.dtype,
         }
+
+    def where(self):
+        """What it takes: the kind of GPU, and the hosts of one replica."""
+        return {"gpu": self.kind.name if self.kind else None, "hosts": self.hosts}
 
     def least_bytes(self, pooling):
         """What one GPU must have left for this layout: the least that serves, and the CUDA context beside it."""

@@ -43,8 +43,8 @@ def _service(service):
     lines = [f"{service['name']}: {service['model']} ({service['type']}, {service['accelerator']})", ""]
     rows = []
     if service["layout"] and service["estimate"]:
-        rows.append(_row(service["layout"], service["estimate"], "chosen: " + _objective(service)))
-    rows += [_row(item["layout"], item["numbers"], item["reason"]) for item in _grouped(service["rejected"])]
+        rows.append(_row(service, service["estimate"], "chosen: " + _objective(service)))
+    rows += [_row(item, item["numbers"], item["reason"]) for item in _grouped(service["rejected"])]
     if rows:
         lines += table(rows, _COLUMNS)
         lines += ["", "Bytes per GPU (the fullest rank) in GiB; requests of the full context at once."]
@@ -77,20 +77,22 @@ def _naive(naive):
     return text + ". It knows no layout, no cache and no context."
 
 
-def layout_name(layout):
+def layout_name(item):
+    layout = item["layout"]
     text = f"TP {layout['tensor_parallel_size']}"
     if layout["pipeline_parallel_size"] > 1:
         text += f" PP {layout['pipeline_parallel_size']}"
-    if layout.get("expert_parallel"):
+    if layout["expert_parallel"]:
         text += " EP"
-    if layout.get("replicas", 1) > 1:
+    if layout["replicas"] > 1:
         text = f"{layout['replicas']} × {text}"
-    return text + (f", {layout['hosts']} hosts" if (layout.get("hosts") or 1) > 1 else "")
+    return text + (f", {item['hosts']} hosts" if (item["hosts"] or 1) > 1 else "")
 
 
-def _row(layout, numbers, verdict):
-    gpus = layout["tensor_parallel_size"] * layout["pipeline_parallel_size"] * layout.get("replicas", 1)
-    head = [layout_name(layout), layout["gpu"] or "CPU", gpus if layout["gpu"] else "-"]
+def _row(item, numbers, verdict):
+    layout = item["layout"]
+    gpus = layout["tensor_parallel_size"] * layout["pipeline_parallel_size"] * layout["replicas"]
+    head = [layout_name(item), item["gpu"] or "CPU", gpus if item["gpu"] else "-"]
     if not numbers:
         return [*head, *["-"] * 8, verdict]
     rank = max(numbers["ranks"], key=lambda rank: rank["weights"] + rank["activation"])
@@ -101,7 +103,7 @@ def _row(layout, numbers, verdict):
         f"{gib(rank['activation']):.1f}",
         f"{gib(rank['non_torch'] + rank['cuda_graphs']):.1f}",
         f"{gib(rank['kv_cache']):.1f}",
-        f"{gib(rank['budget']):.1f}" if layout["gpu"] else "-",
+        f"{gib(rank['budget']):.1f}" if item["gpu"] else "-",
         numbers["kv_cache_tokens"] or "-",
         f"{numbers['max_concurrency']:.1f}" if numbers["kv_cache_tokens"] else "-",
         context or "-",
@@ -113,7 +115,7 @@ def _grouped(rejected):
     """One line for the layouts of one width that are refused for the same reason."""
     seen, result = set(), []
     for item in rejected:
-        key = (item["layout"]["gpu"], item["layout"]["tensor_parallel_size"], item["reason"])
+        key = (item["gpu"], item["layout"]["tensor_parallel_size"], item["reason"])
         if item["verdict"] == "refused" and key in seen:
             continue
         seen.add(key)

@@ -516,6 +516,8 @@ def _answer(job):
         "accelerator": service["accelerator"],
         "objective": service["objective"],
         "layout": None,
+        "gpu": None,
+        "hosts": None,
         "engine": {},
         "placements": [],
         "estimate": None,
@@ -526,7 +528,8 @@ def _answer(job):
         "notes": subject.notes,
     }
     if chosen is not None:
-        answer["layout"] = dict(chosen.layout(), replicas=len(job.replicas), dtype=chosen.dtype)
+        answer["layout"] = chosen.layout(len(job.replicas))
+        answer.update(chosen.where())
         answer["engine"] = _engine_options(service, subject, chosen)
         answer["placements"] = [_placement(job, number, nodes) for number, nodes in enumerate(job.replicas)]
         answer["estimate"] = _numbers(chosen)
@@ -535,9 +538,15 @@ def _answer(job):
     width = max((c.tp for c in job.candidates if c.hosts and c.kind == kind), default=None)
     answer["naive"] = _layouts.naive(subject, kind, width)
     answer["rejected"] = [
-        {"layout": c.layout(), "verdict": c.verdict, "reason": c.reason or _why_not(job, c), "numbers": _numbers(c)}
+        dict(
+            c.where(),
+            layout=c.layout(),
+            verdict=c.verdict,
+            reason=c.reason or _why_not(job, c),
+            numbers=_numbers(c),
+        )
         for c in job.candidates
-        if c is not chosen and not (job.kept and c.layout() == chosen.layout())
+        if c is not chosen and not (job.kept and (c.layout(), c.where()) == (chosen.layout(), chosen.where()))
     ]
     return answer
 
