@@ -117,6 +117,17 @@ def configured_keys(argv):
     return keys
 
 
+def option_value(argv, option):
+    """The value of the last `--option value` or `--option=value`; empty when it is not given."""
+    value = ""
+    for word, following in zip(argv, [*argv[1:], ""]):
+        if word == option:
+            value = following
+        elif word.startswith(option + "="):
+            value = word.partition("=")[2]
+    return value
+
+
 def failure_reason(log):
     """The line of a dockerd log that says why it did not start, without its time stamp; empty when there is none."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
@@ -155,20 +166,22 @@ def gpu_claim(container):
     return ""
 
 
-def guarded_containers(containers, labels):
-    """The containers that a restart of the engine must not stop unasked: [{name, id, image, reason}]."""
-    guarded = []
+def running_containers(containers, labels):
+    """Inspected containers as [{name, id, image, reason}], sorted by name.
+
+    `reason` says why a restart of the engine must not stop the container unasked: it uses GPUs, or carries one of
+    `labels`. It is empty for the others.
+    """
+    listed = []
     for container in containers:
         config = container.get("Config") or {}
         marked = [label for label in labels if label in (config.get("Labels") or {})]
-        reason = gpu_claim(container) or ("carries the label " + marked[0] if marked else "")
-        if reason:
-            guarded.append(
-                {
-                    "name": container.get("Name", "").lstrip("/"),
-                    "id": container.get("Id", "")[:12],
-                    "image": config.get("Image", ""),
-                    "reason": reason,
-                }
-            )
-    return sorted(guarded, key=lambda item: item["name"])
+        listed.append(
+            {
+                "name": container.get("Name", "").lstrip("/"),
+                "id": container.get("Id", "")[:12],
+                "image": config.get("Image", ""),
+                "reason": gpu_claim(container) or ("carries the label " + marked[0] if marked else ""),
+            }
+        )
+    return sorted(listed, key=lambda item: item["name"])

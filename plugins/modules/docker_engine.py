@@ -72,7 +72,7 @@ reason:
   type: str
   returned: when the engine did not start
 log_lines:
-  description: The end of the engine's log.
+  description: The end of the engine's log, without what is only information.
   type: list
   elements: str
   returned: when the engine did not start
@@ -89,7 +89,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_engine i
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
 
 POLL_INTERVAL = 0.2
-LOG_TAIL = 40
+LOG_TAIL = 20
 
 
 class Engine:
@@ -201,10 +201,10 @@ def main():
         log = engine.log()
         reason = failure_reason(log)
         module.fail_json(
-            msg="the Docker engine did not answer on %s within %d s after being %s: %s"
-            % (host.socket, engine.timeout, state, reason or "its log is empty"),
+            msg="the Docker engine was %s and does not answer on %s: %s."
+            % (state, host.socket, reason or "its log is empty after %d s" % engine.timeout),
             reason=reason,
-            log_lines=log.splitlines()[-LOG_TAIL:],
+            log_lines=[line for line in log.splitlines() if "level=info" not in line][-LOG_TAIL:],
             **result,
         )
     module.exit_json(version=(host.get("/version") or {}).get("Version", ""), **result)

@@ -72,13 +72,18 @@ live_restore:
   description: Whether the running engine leaves containers running while it restarts.
   type: bool
   returned: always
-running_containers:
-  description: The names of all running containers.
-  type: list
-  elements: str
+socket:
+  description: The path of the engine's socket.
+  type: str
   returned: always
+  sample: /run/docker.sock
 guarded_containers:
-  description: The running containers that use GPUs or carry one of O(guard_labels).
+  description: Those of RV(running_containers) that use GPUs or carry one of O(guard_labels).
+  type: list
+  elements: dict
+  returned: always
+running_containers:
+  description: All running containers.
   type: list
   elements: dict
   returned: always
@@ -93,7 +98,7 @@ guarded_containers:
       description: The image it was created from.
       type: str
     reason:
-      description: Why it is listed.
+      description: Why it is guarded; empty when it is not.
       type: str
 """
 
@@ -101,7 +106,7 @@ import re
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_engine import guarded_containers
+from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_engine import running_containers
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
 
 
@@ -126,6 +131,7 @@ def main():
         container = host.get("/containers/%s/json" % entry["Id"])
         if container:  # it may have ended between the two questions
             containers.append(container)
+    running = running_containers(containers, module.params["guard_labels"])
     module.exit_json(
         changed=False,
         installed=bool(on_disk or info),
@@ -135,8 +141,9 @@ def main():
         info=info,
         runtimes=sorted(info.get("Runtimes") or {}),
         live_restore=bool(info.get("LiveRestoreEnabled")),
-        running_containers=sorted(container["Name"].lstrip("/") for container in containers),
-        guarded_containers=guarded_containers(containers, module.params["guard_labels"]),
+        socket=host.socket,
+        running_containers=running,
+        guarded_containers=[container for container in running if container["reason"]],
     )
 
 

@@ -147,10 +147,11 @@ def test_guarded_containers_are_those_with_gpus_or_a_label():
         container("plain", labels={"other": "1"}),
         container("a-service", labels={"inferops.gpu_host.service": "qwen"}),
     ]
-    guarded = engine.guarded_containers(running, ["inferops.gpu_host.service"])
-    assert [item["name"] for item in guarded] == ["a-service", "z-gpu"]
-    assert guarded[0]["reason"] == "carries the label inferops.gpu_host.service"
-    assert guarded[0]["id"] == "0123456789ab"
+    listed = engine.running_containers(running, ["inferops.gpu_host.service"])
+    assert [item["name"] for item in listed] == ["a-service", "plain", "z-gpu"]
+    assert [bool(item["reason"]) for item in listed] == [True, False, True]
+    assert listed[0]["reason"] == "carries the label inferops.gpu_host.service"
+    assert listed[0]["id"] == "0123456789ab"
 
 
 @pytest.mark.parametrize(
