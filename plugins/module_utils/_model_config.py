@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Mapping, Optional
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._architectures import (
-    KNOWN_ARCHITECTURES,
+    ARCHITECTURES,
     MODEL_TYPE_DEFAULTS,
+    traits_by_name,
 )
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_spec import (
     AttentionSpec,
@@ -37,8 +38,9 @@ def parse_model_config(config: Mapping, hf_quant_config: Optional[Mapping] = Non
     if not isinstance(config, Mapping):
         raise ConfigError("the document", type(config).__name__, "a JSON object")
     architecture = _architecture(config)
-    known = KNOWN_ARCHITECTURES.get(architecture)
-    if known is None and strict:
+    known = architecture in ARCHITECTURES
+    traits = traits_by_name(architecture)
+    if strict and not known:
         raise ConfigError(
             "architectures", architecture, "an architecture this planner knows, or strict: false for a generic estimate"
         )
@@ -57,13 +59,14 @@ def parse_model_config(config: Mapping, hf_quant_config: Optional[Mapping] = Non
         max_position_embeddings=max_positions,
         max_model_len=max_model_len,
         dtype=_dtype(keys, config),
-        tie_word_embeddings=_tied(keys, config),
-        ropes=_ropes(keys, layers, max_positions),
+        tie_word_embeddings=_tied(keys, config, traits),
+        ropes=_ropes(keys, layers) if traits["rope"] else (),
+        num_labels=_num_labels(config),
         quantization=_quantization(config, keys.raw, hf_quant_config),
         vision=_vision(config),
         mtp_layers=keys.optional_count("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules") or 0,
-        supports_pipeline=(known or {}).get("pipeline", True),
-        basis="config" if known is not None else "generic",
+        supports_pipeline=traits["pipeline"],
+        basis="config" if known else "generic",
         assumed=tuple(keys.assumed),
         config=keys.raw,
         root_config=config,
@@ -123,7 +126,7 @@ def _architecture(config):
         names = [names]
     if not names or not isinstance(names, (list, tuple)) or not isinstance(names[0], str):
         raise ConfigError("architectures", names, "a list with the model's class, such as ['LlamaForCausalLM']")
-    return next((n for n in names if n in KNOWN_ARCHITECTURES), names[0])
+    return next((n for n in names if n in ARCHITECTURES), names[0])
 
 
 def _text_config(config):
@@ -138,9 +141,11 @@ def _text_config(config):
 
 
 def _kind(architecture):
-    known = KNOWN_ARCHITECTURES.get(architecture) or {}
-    if "kind" in known:
-        return known["kind"]
+    kind = traits_by_name(architecture)["kind"]
+    if kind:
+        return kind
+    if any(part in architecture for part in ("CausalLM", "ConditionalGeneration", "LMHead", "ChatModel")):
+        return "generate"
     if architecture.endswith("ForSequenceClassification"):
         return "rerank"
     if architecture.endswith("ForTokenClassification"):
@@ -148,6 +153,11 @@ def _kind(architecture):
     if architecture.endswith("Model"):
         return "embedding"
     return "generate"
+
+
+def _num_labels(config):
+    labels = config.get("num_labels") or len(config.get("id2label") or ()) or 2
+    return _count("num_labels", labels, 1)
 
 
 def _dtype(keys, config):
@@ -158,25 +168,20 @@ def _dtype(keys, config):
     return None
 
 
-def _tied(keys, config):
+def _tied(keys, config, traits):
     for source in (keys.raw, config):
         if source.get("tie_word_embeddings") is not None:
             return bool(source["tie_word_embeddings"])
-    return bool(keys.get("tie_word_embeddings", default=False))
+    return bool(keys.get("tie_word_embeddings", default=traits["tied"]))
 
 
 # --- layers -----------------------------------------------------------------------------------------------------------
 
-
-def _layers(keys, architecture):
-    count = keys.count("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-    kinds = _layer_kinds(keys, count, architecture)
-    return tuple(_layer(keys, kinds[i], i, count, architecture) for i in range(count))
-
-
 _KIND_NAMES = {
     "full_attention": "full",
     "attention": "full",
+    "global_attention": "full",
+    "deepseek_sparse_attention": "full",
     "sliding_attention": "sliding",
     "chunked_attention": "chunked",
     "linear_attention": "linear",
@@ -187,26 +192,54 @@ _KIND_NAMES = {
     "mlp": "mlp",
     "hybrid": "hybrid",
 }
+_PATTERN_LETTERS = {"M": "mamba", "*": "full", "-": "mlp", "E": "moe"}
+
+
+def _layers(keys, architecture):
+    blocks = keys.get("block_configs")
+    if blocks and "attention" in _plain(blocks[0]):
+        return _nas_layers(keys, [_plain(b) for b in blocks])
+    pattern = keys.get("hybrid_override_pattern")
+    count = keys.optional_count("num_hidden_layers", "n_layer", "n_layers", "num_layers", minimum=1)
+    if count is None and pattern:
+        count = len(pattern)
+    if count is None and isinstance(keys.get("layers_block_type"), (list, tuple)):
+        count = len(keys.get("layers_block_type"))
+    if count is None:
+        count = keys.count("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    kinds = _layer_kinds(keys, count, architecture)
+    cache = {}  # equal layers are the same object: cheap to build, to compare and to count
+    layers = []
+    for i in range(count):
+        layer = _layer(keys, kinds[i], i, architecture)
+        layers.append(cache.setdefault(layer, layer))
+    return tuple(layers)
+
+
+def _plain(block):
+    return block if isinstance(block, Mapping) else {}
 
 
 def _layer_kinds(keys, count, architecture):
-    """One word per layer: full, sliding, chunked, linear, mamba, conv, moe, mlp, hybrid or none."""
-    if (KNOWN_ARCHITECTURES.get(architecture) or {}).get("encoder"):
-        return _encoder_kinds(keys, count)
+    """One word per layer: full, sliding, chunked, encoder, linear, mamba, conv, hybrid, moe or mlp."""
+    if traits_by_name(architecture)["encoder"]:
+        return ["encoder"] * count
+    pattern = keys.get("hybrid_override_pattern")
+    if pattern is not None:
+        if len(pattern) != count or set(pattern) - set(_PATTERN_LETTERS):
+            raise ConfigError("hybrid_override_pattern", pattern, f"{count} letters of {' '.join(_PATTERN_LETTERS)}")
+        return [_PATTERN_LETTERS[c] for c in pattern]
     types = keys.get("layer_types", "layers_block_type")
     if types is not None:
-        if len(types) < count:
-            raise ConfigError("layer_types", f"{len(types)} entries", f"one per layer ({count})")
+        if not isinstance(types, (list, tuple)) or len(types) < count:
+            raise ConfigError("layer_types", types if isinstance(types, str) else len(types), f"{count} entries")
         unknown = [t for t in types if t not in _KIND_NAMES]
         if unknown:
             raise ConfigError("layer_types", unknown[0], "one of " + ", ".join(_KIND_NAMES))
         return [_KIND_NAMES[t] for t in types[:count]]
-    pattern = keys.get("hybrid_override_pattern")
-    if pattern is not None:
-        letters = {"M": "mamba", "*": "full", "-": "mlp", "E": "moe"}
-        if len(pattern) != count or set(pattern) - set(letters):
-            raise ConfigError("hybrid_override_pattern", pattern, f"{count} letters of M * - E")
-        return [letters[c] for c in pattern]
+    linear = keys.get("linear_attn_config")
+    if isinstance(linear, Mapping) and linear.get("full_attn_layers"):
+        return ["full" if i + 1 in linear["full_attn_layers"] else "linear" for i in range(count)]
     interval = keys.optional_count("full_attention_interval")
     if interval:
         return ["full" if (i + 1) % interval == 0 else "linear" for i in range(count)]
@@ -214,10 +247,28 @@ def _layer_kinds(keys, count, architecture):
     if period:
         offset = keys.optional_count("attn_layer_offset") or 0
         return ["full" if i % period == offset else "mamba" for i in range(count)]
+    attention_layers = keys.get("full_attn_idxs")
+    if attention_layers:
+        return ["full" if i in attention_layers else "conv" for i in range(count)]
+    if traits_by_name(architecture)["layers"]:
+        return [traits_by_name(architecture)["layers"]] * count
+    return _window_kinds(keys, count)
+
+
+def _window_kinds(keys, count):
+    """full or sliding (or chunked) per layer, from the many ways to say where the windows are."""
+    chunk_free = keys.get("no_rope_layers")
+    if keys.get("attention_chunk_size") and keys.get("interleave_moe_layer_step"):  # Llama 4
+        if not chunk_free:
+            return ["full" if (i + 1) % 4 == 0 else "chunked" for i in range(count)]
+        return ["chunked" if chunk_free[i] else "full" for i in range(count)]
+    hybrid = keys.get("hybrid_layer_pattern")
+    if hybrid:
+        return ["sliding" if hybrid[i] else "full" for i in range(count)]
     window = keys.get("sliding_window")
     if not window or keys.get("use_sliding_window") is False:
         return ["full"] * count
-    every = keys.get("sliding_window_pattern")
+    every = keys.get("sliding_window_pattern", "_sliding_window_pattern")
     if isinstance(every, str):
         return ["sliding" if every[i % len(every)] == "L" else "full" for i in range(count)]
     if isinstance(every, int) and every > 0:
@@ -228,17 +279,15 @@ def _layer_kinds(keys, count, architecture):
     return ["sliding"] * count
 
 
-def _encoder_kinds(keys, count):
-    return ["encoder"] * count
-
-
-def _layer(keys, kind, index, count, architecture):
+def _layer(keys, kind, index, architecture):
     attention = state = None
     if kind in ("full", "sliding", "chunked", "encoder", "hybrid"):
         attention = _attention(keys, "full" if kind == "hybrid" else kind)
     if kind in ("linear", "mamba", "conv", "hybrid"):
         state = _state(keys, kind)
-    moe, dense = _feed_forward(keys, kind, index)
+    dense = moe = None
+    if not (traits_by_name(architecture)["one_part_layers"] and kind in ("mamba", "full")):
+        moe, dense = _feed_forward(keys, kind, index)
     return LayerSpec(attention=attention, state=state, mlp_intermediate_size=dense, moe=moe)
 
 
@@ -246,30 +295,46 @@ def _attention(keys, kind):
     heads = keys.count("num_attention_heads", "n_head", "n_heads", "num_heads")
     if keys.get("kv_lora_rank"):
         return _mla(keys, heads)
-    kv_heads = keys.optional_count(
-        "num_key_value_heads", "n_head_kv", "num_kv_heads", "multi_query_group_num", minimum=1
-    )
-    if kv_heads is None:
-        kv_heads = heads
-    head_dim = keys.optional_count("head_dim", "kv_channels", "attention_head_dim", minimum=1)
+    sliding = kind == "sliding"
+    if sliding and keys.get("swa_num_attention_heads"):
+        heads = keys.count("swa_num_attention_heads")
+    kv_heads = _kv_heads(keys, heads, kind)
+    head_dim = None
+    if sliding:
+        head_dim = keys.optional_count("swa_head_dim")
+    elif keys.get("global_head_dim"):
+        head_dim = keys.count("global_head_dim")
+    head_dim = head_dim or keys.optional_count("head_dim", "kv_channels", "attention_head_dim", minimum=1)
     if head_dim is None:
         hidden = keys.count("hidden_size", "n_embd", "d_model", "dim")
         if hidden % heads:
             raise ConfigError("head_dim", None, f"a value: hidden_size {hidden} is no multiple of {heads} heads")
         head_dim = hidden // heads
     window = None
-    if kind == "sliding":
+    if sliding:
         window = keys.count("sliding_window", "sliding_window_size")
     elif kind == "chunked":
         window = keys.count("attention_chunk_size")
+    v_head_dim = (keys.optional_count("swa_v_head_dim") if sliding else None) or keys.optional_count("v_head_dim")
     return AttentionSpec(
-        kind=kind,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        v_head_dim=keys.optional_count("v_head_dim") or head_dim,
-        window=window,
+        kind=kind, heads=heads, kv_heads=kv_heads, head_dim=head_dim, v_head_dim=v_head_dim or head_dim, window=window
     )
+
+
+def _kv_heads(keys, heads, kind):
+    """KV heads; a model without grouped queries has as many as heads."""
+    if keys.get("multi_query") is True and not keys.get("new_decoder_architecture"):
+        return 1
+    nested = keys.get("attn_config")
+    if isinstance(nested, Mapping) and nested.get("kv_n_heads"):
+        return _count("attn_config.kv_n_heads", nested["kv_n_heads"], 1)
+    if kind == "sliding" and keys.get("swa_num_key_value_heads"):
+        return keys.count("swa_num_key_value_heads")
+    if kind == "full" and keys.get("num_global_key_value_heads"):
+        return keys.count("num_global_key_value_heads")
+    names = ("n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num", "num_attention_groups")
+    kv_heads = keys.optional_count(*names, minimum=1)
+    return heads if kv_heads is None else kv_heads
 
 
 def _mla(keys, heads):
@@ -295,56 +360,146 @@ def _mla(keys, heads):
 
 
 def _state(keys, kind):
-    if kind == "linear" and keys.get("linear_num_value_heads"):
-        key_heads, value_heads = keys.count("linear_num_key_heads"), keys.count("linear_num_value_heads")
-        key_dim, value_dim = keys.count("linear_key_head_dim"), keys.count("linear_value_head_dim")
-        return StateSpec(
-            kind="gated_delta_net",
-            conv_kernel=keys.count("linear_conv_kernel_dim"),
-            conv_width=2 * key_heads * key_dim + value_heads * value_dim,
-            heads=value_heads,
-            head_dim=value_dim,
-            state_size=key_dim,
-            groups=key_heads,
-            key_head_dim=key_dim,
-            ssm_dtype=keys.get("mamba_ssm_dtype"),
-        )
+    if kind == "linear":
+        return _linear_state(keys)
     if kind == "conv":
         return StateSpec("short_conv", keys.count("conv_L_cache"), keys.count("conv_dim", "hidden_size"), 0, 0, 0)
-    heads = keys.optional_count("mamba_num_heads", "mamba_n_heads", "num_heads", "n_mamba_heads")
+    heads = keys.optional_count("mamba_num_heads", "mamba_n_heads", "n_mamba_heads")
+    if heads is None and keys.get("n_groups"):
+        heads = keys.optional_count("num_heads")
     state_size = keys.count("ssm_state_size", "mamba_d_state", "state_size")
     kernel = keys.count("conv_kernel", "mamba_d_conv")
+    dtype = keys.get("mamba_ssm_cache_dtype", "mamba_ssm_dtype")
     if heads is None:
         width = keys.optional_count("intermediate_size") if keys.get("state_size") else None
         if width is None:
             width = keys.count("hidden_size") * keys.count("mamba_expand", "expand")
-        return StateSpec("mamba1", kernel, width, width, 1, state_size)
-    head_dim = keys.count("mamba_head_dim", "mamba_d_head", "head_dim")
-    groups = keys.optional_count("n_groups", "mamba_n_groups") or 1
+        rank = keys.count("mamba_dt_rank", "time_step_rank")
+        return StateSpec("mamba1", kernel, width, width, 1, state_size, dt_rank=rank, ssm_dtype=dtype)
+    head_dim = keys.count("mamba_head_dim", "mamba_d_head", "mamba_headdim", "head_dim")
+    groups = keys.optional_count("mamba_n_groups", "mamba_ngroups", "n_groups") or 1
+    width = heads * head_dim + 2 * groups * state_size
+    return StateSpec("mamba2", kernel, width, heads, head_dim, state_size, groups=groups, ssm_dtype=dtype)
+
+
+def _linear_state(keys):
+    nested = keys.get("linear_attn_config")
+    if isinstance(nested, Mapping):  # Kimi delta attention: queries, keys and values each have their convolution
+        heads = _count("linear_attn_config.num_heads", nested.get("num_heads"), 1)
+        dim = _count("linear_attn_config.head_dim", nested.get("head_dim"), 1)
+        kernel = _count("linear_attn_config.short_conv_kernel_size", nested.get("short_conv_kernel_size"), 1)
+        return StateSpec("kda", kernel, 3 * heads * dim, heads, dim, dim, groups=heads, key_head_dim=dim)
+    key_heads, value_heads = keys.count("linear_num_key_heads"), keys.count("linear_num_value_heads")
+    key_dim, value_dim = keys.count("linear_key_head_dim"), keys.count("linear_value_head_dim")
     return StateSpec(
-        "mamba2", kernel, heads * head_dim + 2 * groups * state_size, heads, head_dim, state_size, groups=groups
+        kind="gated_delta_net",
+        conv_kernel=keys.count("linear_conv_kernel_dim"),
+        conv_width=2 * key_heads * key_dim + value_heads * value_dim,
+        heads=value_heads,
+        head_dim=value_dim,
+        state_size=key_dim,
+        groups=key_heads,
+        key_head_dim=key_dim,
+        ssm_dtype=keys.get("mamba_ssm_dtype"),
     )
 
 
+# --- feed-forward -----------------------------------------------------------------------------------------------------
+
+EXPERT_COUNT = ("num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts")
+EXPERT_WIDTH = (
+    "moe_intermediate_size",
+    "expert_ffn_hidden_size",
+    "moe_ffn_hidden_size",
+    "intermediate_size",
+    "ffn_hidden_size",
+)
+EXPERTS_PER_TOKEN = (
+    "num_experts_per_tok",
+    "num_experts_per_token",
+    "experts_per_token",
+    "moe_k",
+    "moe_topk",
+    "moe_top_k",
+    "top_k_experts",
+)
+SHARED_WIDTH = (
+    "shared_expert_intermediate_size",
+    "moe_shared_expert_intermediate_size",
+    "share_expert_dim",
+    "shared_intermediate_size",
+)
+SHARED_COUNT = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "num_shared_expert")
+DENSE_WIDTH = ("intermediate_size_mlp", "intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim")
+
+
 def _feed_forward(keys, kind, index):
-    """(MoeSpec, dense width) of a layer; a layer has one, or neither."""
-    if kind in ("mamba", "full") and keys.get("hybrid_override_pattern"):
-        return None, None  # Nemotron-H: each layer is one mixer only
-    experts = keys.optional_count("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    """(MoeSpec, dense width) of a layer; each can be None."""
+    nested = keys.get("ffn_config")
+    if isinstance(nested, Mapping) and nested.get("moe_num_experts"):
+        keys = _Keys(dict(nested, hidden_size=keys.count("d_model", "hidden_size")))
+    experts = _per_layer(keys, index, *EXPERT_COUNT)
     if kind == "moe" or (kind != "mlp" and experts and _is_moe_layer(keys, index)):
-        width = keys.count("moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size", "ffn_hidden_size")
-        shared = keys.optional_count("shared_expert_intermediate_size", "moe_shared_expert_intermediate_size")
-        if shared is None:
-            shared = (keys.optional_count("n_shared_experts", "num_shared_experts") or 0) * width
-        return MoeSpec(
-            experts=experts,
-            experts_per_token=keys.count(
-                "num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_k", "top_k_experts"
-            ),
-            intermediate_size=width,
-            shared_intermediate_size=shared,
-        ), None
-    return None, keys.count("intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim")
+        return _experts(keys, index, experts), None
+    return None, _dense_width(keys, index)
+
+
+def _per_layer(keys, index, *names):
+    """A count that may be given as a list with one entry per layer."""
+    value = keys.get(*names)
+    if isinstance(value, (list, tuple)):
+        value = value[index] if index < len(value) else None
+    return None if value is None else _count(keys.name_of(*names), value)
+
+
+def _experts(keys, index, experts):
+    width = _per_layer(keys, index, *EXPERT_WIDTH)
+    if width is None:
+        raise ConfigError("moe_intermediate_size", None, "the width of one expert; the key is missing")
+    per_token = _per_layer(keys, index, *EXPERTS_PER_TOKEN)
+    if not per_token:
+        raise ConfigError("num_experts_per_tok", per_token, "an integer of at least 1; the key is missing")
+    if not 1 <= per_token <= experts:
+        raise ConfigError(keys.name_of(*EXPERTS_PER_TOKEN), per_token, f"at most the {experts} experts")
+    shared = keys.optional_count(*SHARED_WIDTH)
+    copies = _per_layer(keys, index, *SHARED_COUNT)
+    if shared is None:
+        shared = (copies or 0) * width
+    elif copies and keys.get("moe_shared_expert_intermediate_size"):
+        shared *= copies
+    if keys.raw.get("model_type") in ("llama4", "llama4_text"):
+        shared = width
+    return MoeSpec(
+        experts=experts,
+        experts_per_token=per_token,
+        intermediate_size=width,
+        shared_intermediate_size=shared,
+        shared_gate=keys.get("shared_expert_intermediate_size") is not None and shared > 0,
+        latent_size=keys.optional_count("moe_latent_size") or None,
+    )
+
+
+def _dense_width(keys, index):
+    if keys.get("block_ff_dim"):  # LFM2
+        width = keys.count("block_ff_dim")
+        if keys.get("block_auto_adjust_ff_dim"):
+            width = int(2 * width / 3 * (keys.get("block_ffn_dim_multiplier") or 1))
+            multiple = keys.count("block_multiple_of")
+            width = multiple * -(-width // multiple)
+        return width
+    width = _per_layer(keys, index, *DENSE_WIDTH)
+    if width is None and keys.get("multiplier_of_hidden", "mlp_ratio") is None and keys.get("model_type") in FOURFOLD:
+        return 4 * keys.count("hidden_size", "n_embd")
+    if width is None and keys.get("state_size"):
+        return None  # Mamba: layers without a feed-forward
+    if width is None:
+        raise ConfigError("intermediate_size", None, "the width of the feed-forward; the key is missing")
+    if keys.get("model_type") in ("mamba", "mamba2", "falcon_mamba"):
+        return None
+    return width
+
+
+FOURFOLD = ("falcon", "gpt2", "bloom", "gptj", "RefinedWeb", "RefinedWebModel")  # feed-forward of 4 × hidden
 
 
 def _is_moe_layer(keys, index):
@@ -353,15 +508,50 @@ def _is_moe_layer(keys, index):
     layers = keys.get("moe_layers")
     if isinstance(layers, (list, tuple)) and layers:
         return index in layers
+    enum = keys.get("moe_layers_enum")
+    if isinstance(enum, str) and enum:
+        return index in [int(i) for i in enum.split(",")]
     frequency = keys.get("moe_layer_freq")
     if isinstance(frequency, (list, tuple)):
         return bool(frequency[index])
-    if index < (keys.optional_count("first_k_dense_replace") or 0):
+    first = keys.optional_count("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers") or 0
+    last = keys.get("moe_layer_end_index")
+    if index < first or (isinstance(last, int) and last >= 0 and index > last):
+        return False
+    if isinstance(frequency, int) and frequency > 1 and index % frequency:
         return False
     if keys.get("expert_layer_period"):
         return index % keys.get("expert_layer_period") == (keys.get("expert_layer_offset") or 0)
-    step = keys.get("decoder_sparse_step", "interleave_moe_layer_step")
+    step = keys.get("decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_interval")
     return not step or (index + 1) % step == 0
+
+
+def _nas_layers(keys, blocks):
+    """Layers of an architecture-search model: each says its KV heads and feed-forward, or that it has none."""
+    heads, hidden = keys.count("num_attention_heads"), keys.count("hidden_size")
+    layers = []
+    for i, block in enumerate(blocks):
+        attention, ffn = _plain(block.get("attention")), _plain(block.get("ffn"))
+        spec = None
+        if not attention.get("no_op"):
+            group = attention.get("n_heads_in_group")
+            kv_heads = attention.get("num_key_value_heads") or (heads // group if group else None)
+            if kv_heads is None:
+                raise ConfigError(f"block_configs[{i}].attention", dict(attention), "n_heads_in_group, or no_op: true")
+            dim = keys.optional_count("head_dim", minimum=1) or hidden // heads
+            spec = AttentionSpec(kind="full", heads=heads, kv_heads=kv_heads, head_dim=dim, v_head_dim=dim)
+        width = None
+        if not ffn.get("no_op"):
+            width = ffn.get("intermediate_size")
+            if width is None:
+                if not ffn.get("ffn_mult"):
+                    raise ConfigError(
+                        f"block_configs[{i}].ffn", dict(ffn), "ffn_mult or intermediate_size, or no_op: true"
+                    )
+                # As the model's code rounds it: two thirds of 4 × hidden × multiplier, up to a multiple of 256.
+                width = -(-int(2 * ffn["ffn_mult"] * hidden / 3) // 256) * 256
+        layers.append(LayerSpec(attention=spec, state=None, mlp_intermediate_size=width, moe=None))
+    return tuple(layers)
 
 
 # --- lengths and rotary tables ----------------------------------------------------------------------------------------
@@ -372,101 +562,304 @@ LENGTH_KEYS = (
     "max_seq_len",
     "seq_length",
     "model_max_length",
+    "max_target_positions",
+    "max_sequence_length",
     "max_seq_length",
+    "seq_len",
 )
-UNSCALED_ROPES = ("su", "longrope", "llama3", "mrope", "default", "proportional", "dynamic_ntk_alpha")
+UNSCALED_ROPES = ("su", "longrope", "llama3")  # their factor is already in max_position_embeddings
 
 
-def _rope_scaling(keys):
-    scaling = keys.get("rope_scaling") or keys.get("rope_parameters") or {}
-    return scaling if isinstance(scaling, Mapping) else {}
+def _rope_parameters(keys):
+    """The rope settings, one mapping per layer type ("" where all layers share one)."""
+    raw = keys.get("rope_parameters") or keys.get("rope_scaling") or {}
+    if not isinstance(raw, Mapping):
+        raise ConfigError("rope_scaling", raw, "a mapping with rope_type")
+    if raw and all(isinstance(value, Mapping) for value in raw.values()):
+        return {name: dict(value) for name, value in raw.items()}
+    return {"": dict(raw)}
+
+
+def _rope_type(rope):
+    kind = rope.get("rope_type", rope.get("type")) or "default"
+    return {"su": "longrope", "mrope": "default"}.get(kind, kind)
 
 
 def _lengths(keys):
     """(max_position_embeddings, the context length vLLM derives from it)."""
-    found = {name: keys.raw[name] for name in LENGTH_KEYS if keys.raw.get(name) is not None}
+    found = [_count(name, keys.raw[name], 1) for name in LENGTH_KEYS if keys.raw.get(name) is not None]
     if not found:
-        found = {LENGTH_KEYS[0]: keys.count(*LENGTH_KEYS)}
-    longest = min(_count(name, value, 1) for name, value in found.items())
+        found = [keys.optional_count(*LENGTH_KEYS, minimum=1) or UNKNOWN_LENGTH]
+    longest = keys.optional_count("model_max_length") or min(found)
     derived = longest
-    scaling = _rope_scaling(keys)
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    factor = scaling.get("factor")
-    if factor and kind not in UNSCALED_ROPES:
-        if kind == "yarn":
-            derived = scaling.get("original_max_position_embeddings", derived)
+    ropes = _rope_parameters(keys)
+    if "gemma3" not in str(keys.raw.get("model_type")):  # Gemma 3 states its scaled length
+        factor = 1
+        for rope in ropes.values():
+            if _rope_type(rope) not in UNSCALED_ROPES:
+                factor = rope.get("factor") or factor
+                if _rope_type(rope) == "yarn":
+                    derived = rope.get("original_max_position_embeddings") or derived
         derived = int(derived * factor)
+    if any(_rope_type(rope) == "longrope" for rope in ropes.values()):
+        derived = keys.optional_count("original_max_position_embeddings") or derived
     return longest, derived
 
 
-def _ropes(keys, layers, max_positions):
-    head_dims = []
+UNKNOWN_LENGTH = 2048  # what vLLM assumes, with a warning, for a model that does not say
+
+
+def _ropes(keys, layers):
+    """The distinct cos/sin tables that vLLM keeps."""
+    tables = []
+    named = _rope_parameters(keys)
+    positions = keys.optional_count("model_max_length") if "cohere" in str(keys.raw.get("model_type")) else None
+    positions = positions or keys.optional_count("max_position_embeddings", "seq_length", "n_positions", "max_seq_len")
+    positions = positions or UNKNOWN_LENGTH
     for layer in layers:
         a = layer.attention
-        if a and a.kind != "encoder":
-            dim = a.mla.qk_rope_head_dim if a.mla else int(a.head_dim * float(keys.get("partial_rotary_factor") or 1))
-            if dim not in head_dims:
-                head_dims.append(dim)
-    _max_positions, length = _lengths(keys)
-    return tuple(RopeSpec(rotary_dim=dim, cache_length=length) for dim in head_dims)
+        if a is None:
+            continue
+        sliding = a.kind == "sliding"
+        rope = named.get("sliding_attention" if sliding else "full_attention", named.get("", {}))
+        theta = rope.get("rope_theta") or keys.get("rope_theta") or 10000.0
+        local = keys.get("rope_local_base_freq", "swa_rope_theta")
+        if sliding and local and "" in named:
+            rope, theta = {}, local
+        table = RopeSpec(_rotary_dim(keys, a, rope), _rope_rows(rope, positions), _rope_type(rope), float(theta))
+        if table not in tables:
+            tables.append(table)
+    return tuple(tables)
+
+
+def _rotary_dim(keys, a, rope):
+    if a.mla:
+        return a.mla.qk_rope_head_dim
+    if keys.get("rotary_dim"):
+        return keys.count("rotary_dim")
+    factor = rope.get("partial_rotary_factor") or keys.get("partial_rotary_factor", "rotary_pct", "rope_pct") or 1
+    return int(a.head_dim * factor)
+
+
+def _rope_rows(rope, positions):
+    kind, factor = _rope_type(rope), rope.get("factor") or 1
+    if kind in ("yarn", "deepseek_yarn"):
+        return int((rope.get("original_max_position_embeddings") or positions) * factor)
+    if kind == "linear":
+        return int(positions * factor)
+    if kind == "longrope":  # a short and a long table
+        return positions + int(rope.get("original_max_position_embeddings") or 0)
+    if rope.get("mrope_section"):
+        return 4 * positions  # room for the positions of images and video
+    return positions
 
 
 # --- quantization -----------------------------------------------------------------------------------------------------
 
+SUPPORTED_QUANTIZATION = "fp8, fbgemm_fp8, awq, gptq, compressed-tensors, modelopt, mxfp4 or bitsandbytes"
+
 
 def _quantization(config, text, hf_quant_config):
+    """The Quantization of a checkpoint, or None for one in 16 or 32 bits."""
     raw = config.get("quantization_config") or text.get("quantization_config") or config.get("compression_config")
-    if not raw and hf_quant_config:
-        raw = dict(hf_quant_config, quant_method="modelopt")
+    if hf_quant_config and not (raw and raw.get("quant_method") not in (None, "", "modelopt")):
+        raw = {**(raw or {}), **hf_quant_config, "quant_method": "modelopt"}
     if not raw:
         return None
-    method = str(raw.get("quant_method") or ("modelopt" if "producer" in raw else "")).lower()
-    ignored = tuple(raw.get("modules_to_not_convert") or raw.get("ignore") or raw.get("ignored_layers") or ())
+    if not isinstance(raw, Mapping):
+        raise ConfigError("quantization_config", raw, "a mapping with quant_method")
+    method = str(raw.get("quant_method") or ("modelopt" if "producer" in raw else "")).lower().replace("_", "-")
+    method = {"fbgemm-fp8": "fbgemm_fp8", "modelopt-fp4": "modelopt"}.get(method, method)
+    readers = {
+        "fp8": _fp8,
+        "fbgemm_fp8": _fp8,
+        "awq": _integer,
+        "gptq": _integer,
+        "compressed-tensors": _compressed_tensors,
+        "modelopt": _modelopt,
+        "mxfp4": _mxfp4,
+        "bitsandbytes": _bitsandbytes,
+    }
+    if method not in readers:
+        raise ConfigError("quantization_config.quant_method", raw.get("quant_method"), SUPPORTED_QUANTIZATION)
+    return readers[method](method, raw)
+
+
+def _patterns(raw, *names):
+    """The modules that a checkpoint leaves unquantized."""
+    for name in names:
+        if isinstance(raw.get(name), (list, tuple)):
+            return tuple(str(pattern) for pattern in raw[name])
+    return ()
+
+
+UNQUANTIZED_KEYS = ("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules")
+
+
+def _fp8(method, raw):
     block = raw.get("weight_block_size")
-    common = {"unquantized": ignored, "raw": raw}
-    if method == "fp8":
-        return Quantization(
-            "fp8",
-            "fp8",
-            8,
-            block=tuple(block) if block else None,
-            activations=raw.get("activation_scheme", "dynamic"),
-            strategy="block" if block else "tensor",
-            **common,
-        )
-    if method in ("awq", "gptq"):
-        bits = _count("quantization_config.bits", raw.get("bits", raw.get("w_bit")), 1)
-        return Quantization(
-            method,
-            f"int{bits}",
-            bits,
-            group_size=raw.get("group_size", raw.get("q_group_size")),
-            zero_point=bool(raw.get("zero_point", not raw.get("sym", True))),
-            strategy="group",
-            **common,
-        )
-    if method == "mxfp4":
-        return Quantization("mxfp4", "mxfp4", 4, group_size=32, strategy="group", **common)
-    return Quantization(method, method, 8, **common)
+    if block is not None:
+        if not isinstance(block, (list, tuple)) or len(block) != 2:
+            raise ConfigError("quantization_config.weight_block_size", block, "two integers, such as [128, 128]")
+        block = tuple(_count("quantization_config.weight_block_size", n, 1) for n in block)
+    strategy = "channel" if method == "fbgemm_fp8" else "block" if block else "tensor"
+    return Quantization(
+        method,
+        "fp8",
+        8,
+        block=block,
+        activations=str(raw.get("activation_scheme") or "dynamic"),
+        strategy=strategy,
+        unquantized=_patterns(raw, *UNQUANTIZED_KEYS),
+        raw=raw,
+    )
+
+
+def _integer(method, raw):
+    bits = _count("quantization_config.bits", raw.get("bits", raw.get("w_bit")), 2)
+    group = raw.get("group_size", raw.get("q_group_size"))
+    if not isinstance(group, int) or isinstance(group, bool) or (group < 1 and group != -1):
+        raise ConfigError("quantization_config.group_size", group, "inputs per scale, or -1 for one per output")
+    zero_point = raw.get("zero_point", True) if method == "awq" else not raw.get("sym", True)
+    return Quantization(
+        method,
+        f"int{bits}",
+        bits,
+        group_size=group,
+        zero_point=bool(zero_point),
+        strategy="group",
+        unquantized=_patterns(raw, *UNQUANTIZED_KEYS),
+        raw=raw,
+    )
+
+
+def _compressed_tensors(method, raw):
+    groups = raw.get("config_groups")
+    if not isinstance(groups, Mapping) or not groups:
+        raise ConfigError("quantization_config.config_groups", groups, "at least one group")
+    group = next(iter(groups.values()))
+    weights = group.get("weights")
+    if not isinstance(weights, Mapping):
+        raise ConfigError("quantization_config.config_groups.weights", weights, "the weights' number format")
+    bits = _count("quantization_config.config_groups.weights.num_bits", weights.get("num_bits"), 2)
+    layout = str(group.get("format") or raw.get("format") or "")
+    activations = group.get("input_activations")
+    floating = weights.get("type") == "float"
+    if floating and bits == 4:
+        number = "nvfp4" if "nvfp4" in layout or weights.get("group_size") == 16 else "mxfp4"
+    else:
+        number = f"fp{bits}" if floating else f"int{bits}"
+    block = weights.get("block_structure")
+    block = tuple(block) if isinstance(block, (list, tuple)) else None
+    strategy = weights.get("strategy") or "tensor"
+    group_size = weights.get("group_size")
+    if number == "int8" and activations:
+        group_size = None
+    elif number.startswith("int") and group_size is None:
+        group_size = -1
+    scheme = raw.get("kv_cache_scheme")
+    return Quantization(
+        method,
+        number,
+        bits,
+        block=block if strategy == "block" else None,
+        group_size=group_size,
+        zero_point=weights.get("symmetric") is False,
+        activations=None if not activations else "dynamic" if activations.get("dynamic") else "static",
+        strategy=strategy,
+        unquantized=_patterns(raw, "ignore"),
+        kv_cache_dtype="fp8" if scheme else None,
+        raw=raw,
+    )
+
+
+def _modelopt(method, raw):
+    nested = raw.get("quantization")
+    quantization = nested if isinstance(nested, Mapping) else raw
+    algorithm = str(quantization.get("quant_algo") or raw.get("quant_algo") or "").upper()
+    formats = {
+        "FP8": ("fp8", 8, "tensor", None, None, "static"),
+        "FP8_PER_CHANNEL_PER_TOKEN": ("fp8", 8, "channel", None, None, "dynamic"),
+        "FP8_PB_WO": ("fp8", 8, "block", (128, 128), None, "dynamic"),
+        "NVFP4": ("nvfp4", 4, "group", None, 16, "static"),
+        "MXFP8": ("mxfp8", 8, "group", None, 32, "dynamic"),
+    }
+    if algorithm not in formats:
+        raise ConfigError("hf_quant_config.quantization.quant_algo", algorithm or None, "one of " + ", ".join(formats))
+    number, bits, strategy, block, group_size, activations = formats[algorithm]
+    cache = quantization.get("kv_cache_quant_algo") or raw.get("kv_cache_scheme")
+    return Quantization(
+        method,
+        number,
+        bits,
+        block=block,
+        group_size=group_size,
+        activations=activations,
+        strategy=strategy,
+        unquantized=_patterns(quantization, "exclude_modules", "ignore") or _patterns(raw, "exclude_modules", "ignore"),
+        kv_cache_dtype="fp8" if cache else None,
+        raw=raw,
+    )
+
+
+def _mxfp4(method, raw):
+    return Quantization(
+        method, "mxfp4", 4, group_size=32, strategy="group", unquantized=_patterns(raw, *UNQUANTIZED_KEYS), raw=raw
+    )
+
+
+def _bitsandbytes(method, raw):
+    unquantized = _patterns(raw, "llm_int8_skip_modules")
+    if raw.get("load_in_8bit"):
+        return Quantization(method, "int8", 8, strategy="channel", unquantized=unquantized, raw=raw)
+    number = str(raw.get("bnb_4bit_quant_type") or "nf4")
+    return Quantization(method, number, 4, group_size=64, strategy="group", unquantized=unquantized, raw=raw)
+
+
+def online_quantization(name):
+    """The Quantization that `--quantization NAME` applies to a 16-bit checkpoint while loading."""
+    if name in ("fp8", "fp8_per_tensor"):
+        return Quantization("fp8", "fp8", 8, activations="dynamic", strategy="tensor")
+    if name == "fp8_per_block":
+        return Quantization("fp8", "fp8", 8, block=(128, 128), activations="dynamic", strategy="block")
+    if name == "bitsandbytes":
+        return _bitsandbytes(name, {})
+    raise ConfigError("quantization", name, "fp8 or bitsandbytes for a checkpoint that is not quantized")
 
 
 def _vision(config):
+    """The vision tower, or None."""
+    for nested in ("thinker_config",):
+        if isinstance(config.get(nested), Mapping):
+            config = config[nested]
     raw = config.get("vision_config")
     if not isinstance(raw, Mapping):
         return None
     keys = _Keys(raw)
-    hidden = keys.optional_count("hidden_size", "embed_dim", "width")
-    layers = keys.optional_count("depth", "num_hidden_layers", "layers")
+    family = str(raw.get("model_type") or config.get("model_type") or "")
+    # Qwen2-VL calls the tower's width embed_dim and means the language model's by hidden_size.
+    hidden = keys.optional_count("embed_dim", "hidden_size", "width", minimum=1)
+    layers = keys.optional_count("depth", "num_hidden_layers", "layers", minimum=1)
     if not hidden or not layers:
         return None
+    width = keys.optional_count("intermediate_size")
+    if width is None:
+        width = int(hidden * (keys.get("mlp_ratio") or 4))
+    image_size = keys.get("image_size") or config.get("force_image_size")
+    if isinstance(image_size, (list, tuple)):
+        image_size = image_size[0]
+    out = keys.optional_count("out_hidden_size")
+    if out is None and family == "qwen2_vl":
+        out = keys.optional_count("hidden_size")
     return VisionSpec(
         layers=layers,
         hidden_size=hidden,
-        intermediate_size=keys.optional_count("intermediate_size") or int(hidden * (keys.get("mlp_ratio") or 4)),
-        heads=keys.optional_count("num_heads", "num_attention_heads") or 16,
-        patch_size=keys.optional_count("patch_size") or 14,
-        image_size=keys.optional_count("image_size") if isinstance(keys.get("image_size"), int) else None,
+        intermediate_size=width,
+        heads=keys.count("num_heads", "num_attention_heads"),
+        patch_size=keys.count("patch_size", "spatial_patch_size"),
+        image_size=image_size,
         spatial_merge_size=keys.optional_count("spatial_merge_size") or 1,
-        out_hidden_size=keys.optional_count("out_hidden_size", "projection_dim") or hidden,
-        raw=raw,
+        out_hidden_size=out or hidden,
+        family=family,
+        raw={**keys.defaults, **raw},
     )

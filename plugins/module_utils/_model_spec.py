@@ -76,6 +76,7 @@ class StateSpec:
     state_size: int
     groups: int = 1  # B/C groups (mamba2) or key heads (gated_delta_net): replicated when fewer than ranks
     key_head_dim: int = 0  # gated_delta_net, kda
+    dt_rank: int = 0  # mamba1
     ssm_dtype: Optional[str] = None  # what the checkpoint asks for the recurrent state; None: the model's dtype
 
     def shapes(self, tensor_parallel_size=1):
@@ -106,7 +107,7 @@ class MoeSpec:
     intermediate_size: int  # of one routed expert
     shared_intermediate_size: int = 0  # all shared experts together; 0: none
     shared_gate: bool = False  # a gate weighs the shared expert (Qwen2-MoE, Qwen3-Next)
-    router_bias: bool = False  # a correction bias of one float32 per expert, or a biased router
+    latent_size: Optional[int] = None  # width that the routed experts work in, when not the hidden size
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class VisionSpec:
     image_size: Optional[int]
     spatial_merge_size: int
     out_hidden_size: int
+    family: str  # model_type of the tower: how it is built
     raw: Mapping = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -195,6 +197,7 @@ class ModelSpec:
     quantization: Optional[Quantization] = None
     vision: Optional[VisionSpec] = None
     audio: Optional[VisionSpec] = None
+    num_labels: int = 1  # of a classification head
     mtp_layers: int = 0  # multi-token-prediction layers in the files; loaded only for speculative decoding
     supports_pipeline: bool = True
     basis: str = "config"
