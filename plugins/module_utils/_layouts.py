@@ -28,7 +28,9 @@ POOLING_MARGIN = 0.15  # embedding and rerank models have no cache to give way
 OLDEST_CAPABILITY = 7.5  # of images with CUDA 13: vLLM 0.20 and newer
 LABELS_GB = (8, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 141, 144, 180, 192, 288)
 
-REFUSED, TOO_SMALL, POSSIBLE = "refused", "does not fit", "possible"
+SHORT_CONTEXT = 4096  # a service without a wanted length is not cut below this to make room for others
+
+REFUSED, TOO_SMALL, NEEDLESS, POSSIBLE = "refused", "does not fit", "needless", "possible"
 
 
 class Subject:
@@ -111,10 +113,21 @@ class Candidate:
         """What it takes: the kind of GPU, and the hosts of one replica."""
         return {"gpu": self.kind.name if self.kind else None, "hosts": self.hosts}
 
-    def least_bytes(self, pooling):
-        """What one GPU must have left for this layout: the least that serves, and the CUDA context beside it."""
-        margin = POOLING_MARGIN if pooling else SHARE_MARGIN
-        return int(self.estimate.minimum * (1 + margin)) + max(rank.in_use for rank in self.estimate.ranks)
+    def least_bytes(self, subject, tight=False):
+        """What one GPU must have left for this layout: the least that serves, and the CUDA context beside it.
+
+        tight: a context that nobody asked for may be cut.
+        """
+        found, service = self.estimate, subject.service
+        if (
+            tight
+            and service["max_model_len"] in (None, "auto")
+            and not service["concurrency"]
+            and found.kv_cache_tokens
+        ):
+            found = run_estimate(subject, self, self.utilization, min(SHORT_CONTEXT, found.max_model_len))
+        margin = POOLING_MARGIN if subject.pooling else SHARE_MARGIN
+        return int(found.minimum * (1 + margin)) + max(rank.in_use for rank in found.ranks)
 
 
 def label_gb(kind):
@@ -141,6 +154,10 @@ def shapes(subject, widths, hosts):
     service = subject.service
     widest = widths[0]
     fixed_tp, fixed_pp = service["tensor_parallel_size"], service["pipeline_parallel_size"]
+    if subject.spec is None and not fixed_tp and not fixed_pp:
+        # Without a configuration only what every model is likely to accept.
+        inside = [(1 << power, 1, 1) for power in range(widest.bit_length()) if 1 << power <= widest]
+        return inside + [(inside[-1][0], count, count) for count in range(2, min(MOST_HOSTS, hosts) + 1)]
     layers = subject.spec.num_layers if subject.spec else 10**6
     found = []
     for tp in [fixed_tp] if fixed_tp else range(1, widest + 1):
@@ -183,7 +200,20 @@ def candidates(subject, kind, widths):
         result.append(candidate)
         if hosts > 1 and candidate.verdict == POSSIBLE and not candidate.shortened:
             grown[tp] = grown.get(tp, 0) + 1
+    _drop_needless(result)
     return result
+
+
+def _drop_needless(found):
+    """More stages than a width needs only add waiting: a replica makes more of the same GPUs."""
+    enough = {}
+    for candidate in found:
+        if candidate.verdict == POSSIBLE and not candidate.shortened:
+            enough[candidate.tp] = min(candidate.pp, enough.get(candidate.tp, candidate.pp))
+    for candidate in found:
+        least = enough.get(candidate.tp, candidate.pp)
+        if candidate.verdict == POSSIBLE and candidate.pp > least:
+            candidate.refuse(f"{least} stage{'s are' if least > 1 else ' is'} enough", NEEDLESS)
 
 
 def judge(subject, kind, tp, pp, hosts, widths, utilization=None):
@@ -288,11 +318,16 @@ def default_share(subject, kind, gpus):
 def run_estimate(subject, candidate, utilization, max_model_len):
     """The estimate of a candidate with one share and one length."""
     kind = candidate.kind
+    free = None
+    if subject.service["gpu_memory_utilization"]:
+        # What NCCL holds was measured on large cards only: no ground to refuse what the operator asks for.
+        free = kind.total - profile_for(subject.engine_version)[0].in_use_alone
     return estimate(
         subject.spec,
         _layout(candidate),
         _engine(subject, candidate, utilization, max_model_len),
         kind.total,
+        free,
         gpu_name=kind.name,
     )
 
@@ -364,6 +399,4 @@ def _judge_by_count(subject, candidate):
     length = subject.service["max_model_len"]
     candidate.max_model_len = None if length == "auto" else length
     candidate.speed = _performance.Speed(0.0, 0.0, 0)
-    if candidate.tp & (candidate.tp - 1):
-        return candidate.refuse("without config.json only powers of 2 are planned for tensor_parallel_size")
     return candidate if found.fits else candidate.refuse(found.reason, TOO_SMALL)

@@ -71,14 +71,17 @@ class Placer:
             counts[number] = counts.get(number, 0) + 1
         return counts
 
-    def find(self, pool, candidate, least, count=1, shared=False, port=None, pooling=False):
-        """Up to `count` replicas: a list of [(host, devices)], each one replica. Takes nothing."""
+    def find(self, pool, candidate, least, count=1, shared=False, avoid=None, pooling=False):
+        """Up to `count` replicas: a list of [(host, devices)], each one replica. Takes nothing.
+
+        avoid: says of a host whether no replica may begin there.
+        """
         if candidate.hosts > 1:
-            return self._across(pool, candidate, least, count, shared, port)
+            return self._across(pool, candidate, least, count, shared, avoid)
         size = candidate.gpus
         options = []
         for position, (host, devices) in enumerate(pool):
-            if port and port in self.ports[host.name]:
+            if avoid and avoid(host):
                 continue
             usable = [d for d in devices if d.room >= least and (shared or idle(d))]
             if len(usable) >= size:
@@ -96,11 +99,11 @@ class Placer:
                 break
         return found
 
-    def _across(self, pool, candidate, least, count, shared, port):
+    def _across(self, pool, candidate, least, count, shared, avoid):
         size = candidate.gpus // candidate.hosts
         nodes, found = [], []
         for host, devices in pool:
-            if port and not nodes and port in self.ports[host.name]:
+            if avoid and not nodes and avoid(host):
                 continue
             usable = [d for d in devices if d.room >= least and (shared or idle(d))]
             if len(usable) >= size:
@@ -134,6 +137,11 @@ class Placer:
         """The port for `name` on a host, or the name of the service that has it."""
         holder = self.ports[host.name].setdefault(port, name)
         return None if holder == name else holder
+
+    def unclaim(self, host, name):
+        taken = self.ports[host.name]
+        for port in [port for port, holder in taken.items() if holder == name]:
+            del taken[port]
 
     def free_port(self, host, name, first=FIRST_PORT):
         taken = self.ports[host.name]

@@ -73,7 +73,7 @@ def _naive(naive):
     if "gpus" in naive:
         text += f", {naive['gpus']} GPUs by the figure on their box"
     if "hosts" in naive:
-        text += f", {naive['hosts']} hosts"
+        text += f", {naive['hosts']} host{'s' if naive['hosts'] > 1 else ''}"
     return text + ". It knows no layout, no cache and no context."
 
 

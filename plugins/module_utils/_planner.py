@@ -23,13 +23,15 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._layouts import 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_config import parse_model_config
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_info import detect_type
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_spec import ConfigError
-from ansible_collections.inferops.gpu_host.plugins.module_utils._placing import Placer, Use, divide, named
+from ansible_collections.inferops.gpu_host.plugins.module_utils._placing import FIRST_PORT, Placer, Use, divide, named
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import normalize_services
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB, format_bytes
 
 CPU_CACHE = 4 * GIB  # what vLLM's CPU engine reserves unless VLLM_CPU_KVCACHE_SPACE says otherwise
 CPU_OVERHEAD = GIB
-NO_ROOM, WORSE = "no room", "worse"
+NO_ROOM = "no room"
+KEEP_ALL, KEEP_NEEDED, KEEP_NONE = "all", "needed", "none"
+ABOUT_EQUAL = 0.05
 
 
 class PlanError(ValueError):
@@ -52,6 +54,8 @@ class _Job:
         self.kept = False
         self.problem = None
         self.ports = []
+        self.held_ports = []  # of a placement that is kept
+        self.notes = list(subject.notes)
 
     @property
     def service(self):
@@ -71,9 +75,23 @@ def plan(services, hosts, models=None, defaults=None, engine_version="0.26.0", c
     Raises ServiceError, FleetError or PlanError for input that cannot be understood.
     """
     services = normalize_services(services, defaults)
-    fleet = build_fleet(hosts)
+    subjects = _subjects(
+        services, models or {}, engine_version, strict, [host["name"] for host in hosts if "name" in host]
+    )
+    # Rather fewer replicas than a service without a place, and rather moved than that.
+    answer = None
+    for level in (KEEP_ALL, KEEP_NEEDED, KEEP_NONE) if current else (KEEP_ALL,):
+        attempt = _attempt(subjects, build_fleet(hosts), current or (), level)
+        if answer is None or not attempt["problems"]:
+            answer = attempt
+        if not answer["problems"]:
+            break
+    return answer
+
+
+def _attempt(subjects, fleet, current, level):
     placer = Placer(fleet)
-    jobs = [_Job(subject) for subject in _subjects(services, models or {}, engine_version, strict, fleet)]
+    jobs = [_Job(subject) for subject in subjects]
     active = [job for job in jobs if job.service["state"] == "started"]
     cuda = [job for job in active if job.service["accelerator"] == "cuda"]
     _reserve_ports(placer, active)
@@ -84,14 +102,14 @@ def plan(services, hosts, models=None, defaults=None, engine_version="0.26.0", c
             if job.service["gpus"] and not job.service["hosts"]:
                 widths = widths[:1]  # an index without a host means that GPU of one host
             job.candidates.extend(_layouts.candidates(job.subject, kind, widths))
-    _keep(placer, cuda, {entry["name"]: entry for entry in current or ()})
-    _admit(placer, [job for job in cuda if not job.kept])
+    _keep(placer, cuda, {entry["name"]: entry for entry in current}, level)
+    _admit_all(placer, [job for job in cuda if not job.kept])
     _improve(placer, [job for job in cuda if not job.kept and job.chosen])
     _settle(cuda)
     for job in active:
         if job.service["accelerator"] == "cpu":
             _place_on_cpu(placer, job)
-        _assign_ports(placer, job, current)
+        _assign_ports(placer, job)
     return {
         "services": [_answer(job) for job in jobs],
         "problems": [job.problem for job in jobs if job.problem],
@@ -99,9 +117,8 @@ def plan(services, hosts, models=None, defaults=None, engine_version="0.26.0", c
     }
 
 
-def _subjects(services, models, engine_version, strict, fleet):
+def _subjects(services, models, engine_version, strict, names):
     problems, subjects = [], []
-    names = {host.name for host in fleet}
     for service in services:
         label = f"service {service['name']!r}"
         unknown = [host for host in service["hosts"] if host not in names]
@@ -135,7 +152,7 @@ def _subjects(services, models, engine_version, strict, fleet):
 # --- what runs stays ----------------------------------------------------------------------------------------
 
 
-def _keep(placer, jobs, current):
+def _keep(placer, jobs, current, level):
     held = [(job, current[job.name]) for job in jobs if job.name in current]
     # What they use now is not taken by strangers.
     for _job, entry in held:
@@ -143,15 +160,24 @@ def _keep(placer, jobs, current):
             device.room = min(device.kind.total, device.room + int(_share(entry) * device.kind.total) + 2 * GIB)
     for job, entry in held:
         replicas = _nodes_of(placer, entry)
-        reason = _still_valid(job, entry, replicas)
+        reason = _still_valid(job, entry, replicas) if level != KEEP_NONE else "to make room for others"
         if reason:
-            job.subject.notes.append(f"moved: {reason}")
+            job.notes.append(f"moved: {reason}")
             continue
         candidate = job.chosen
-        least = _fixed_least(candidate, _share(entry))
+        needed = _replicas_needed(job, candidate)
+        if level == KEEP_NEEDED and needed < len(replicas):
+            job.notes.append(f"{len(replicas) - needed} of {len(replicas)} replicas make room for others")
+            replicas = replicas[:needed]
+        least = _fixed_least(candidate, candidate.utilization)
         job.use = Use(job.name, least, job.subject.pooling, candidate.utilization)
         placer.take(replicas, job.use)
         job.replicas, job.kept = replicas, True
+        _claim(placer, job)
+        job.held_ports = [placement.get("port") for placement in entry["placements"]]
+        for nodes, port in zip(replicas, job.held_ports):
+            if port:
+                placer.claim_port(nodes[0][0], port, job.name)
 
 
 def _share(entry):
@@ -222,14 +248,45 @@ def _fixed_least(candidate, share):
 # --- the fewest GPUs for each -------------------------------------------------------------------------------
 
 
-def _admit(placer, jobs):
+def _admit_all(placer, jobs):
+    """Everybody a place; where that fails, once more with contexts cut to make room, for services that want none."""
+    left = _admit(placer, jobs, tight=False)
+    if any(job.chosen is None and _possible(job) for job in left):
+        placed = [job for job in jobs if job.chosen]
+        before = [(job, job.chosen, job.replicas, job.use) for job in placed]
+        _withdraw(placer, placed)
+        again = _admit(placer, jobs, tight=True)
+        if len(again) >= len(left):
+            _withdraw(placer, [job for job in jobs if job.chosen])
+            for job, job.chosen, job.replicas, job.use in before:
+                _take(placer, job)
+        left = [job for job in jobs if job.chosen is None]
+    for job in left:
+        _explain_failure(placer, job, _possible(job))
+
+
+def _withdraw(placer, jobs):
+    for job in jobs:
+        _release(placer, job)
+        job.chosen, job.replicas, job.use = None, [], None
+
+
+def _possible(job):
+    return sorted((c for c in job.candidates if c.verdict == POSSIBLE), key=lambda c: _least_cost(job, c))
+
+
+def _admit(placer, jobs, tight):
+    """The jobs that found no place."""
+    left = []
     for job in sorted(jobs, key=_flexibility):
-        possible = sorted((c for c in job.candidates if c.verdict == POSSIBLE), key=lambda c: _least_cost(job, c))
-        for shared in (False, True):
-            if any(_place(placer, job, c, _replicas_needed(job, c), shared) for c in possible):
-                break
-        else:
-            _explain_failure(placer, job, possible)
+        possible = _possible(job)
+        if not any(
+            _place(placer, job, c, _replicas_needed(job, c), shared, tight)
+            for shared in (False, True)
+            for c in possible
+        ):
+            left.append(job)
+    return left
 
 
 def _flexibility(job):
@@ -270,7 +327,7 @@ def _least_cost(job, candidate):
     )
 
 
-def _place(placer, job, candidate, count, shared):
+def _place(placer, job, candidate, count, shared, tight=False):
     service = job.service
     pool = placer.pool(service)[candidate.kind]
     if service["gpus"]:
@@ -283,14 +340,38 @@ def _place(placer, job, candidate, count, shared):
     if job.subject.pooling:
         shared = True
     fixed = service["gpu_memory_utilization"]
-    least = _fixed_least(candidate, fixed) if fixed else candidate.least_bytes(job.subject.pooling)
-    found = placer.find(pool, candidate, least, count, shared, None, job.subject.pooling)
+    least = _fixed_least(candidate, fixed) if fixed else candidate.least_bytes(job.subject, tight)
+    found = placer.find(pool, candidate, least, count, shared, _foreign_port(placer, job), job.subject.pooling)
     if len(found) < count:
         return False
     job.chosen, job.replicas = candidate, found
     job.use = Use(job.name, least, job.subject.pooling, fixed)
-    placer.take(found, job.use)
+    _take(placer, job)
     return True
+
+
+def _take(placer, job):
+    placer.take(job.replicas, job.use)
+    _claim(placer, job)
+
+
+def _release(placer, job):
+    placer.release(job.replicas, job.use)
+    for nodes in job.replicas:
+        placer.unclaim(nodes[0][0], job.name)
+
+
+def _claim(placer, job):
+    """The operator's port belongs to the service on every host where it has a head."""
+    if job.service["port"]:
+        for nodes in job.replicas:
+            placer.claim_port(nodes[0][0], job.service["port"], job.name)
+
+
+def _foreign_port(placer, job):
+    """Says of a host who else has the operator's port there."""
+    port = job.service["port"]
+    return (lambda host: placer.ports[host.name].get(port, job.name) != job.name) if port else None
 
 
 def _explain_failure(placer, job, possible):
@@ -299,6 +380,10 @@ def _explain_failure(placer, job, possible):
         job.problem = f"service {job.name!r}: {_no_gpus(placer, job.service)}"
         return
     if possible:
+        clash = _port_clash(placer, job)
+        if clash:
+            job.problem = clash
+            return
         best = possible[0]
         count = _replicas_needed(job, best)
         users = sorted(
@@ -306,15 +391,29 @@ def _explain_failure(placer, job, possible):
         )
         job.problem = (
             f"service {job.name!r}: needs {count * best.gpus} × {best.kind.name} with "
-            f"{format_bytes(best.least_bytes(job.subject.pooling))} free on each"
+            f"{format_bytes(best.least_bytes(job.subject))} free on each"
             + (f" in one host ({best.gpus} together)" if best.gpus > 1 and best.hosts == 1 else "")
-            + (f"; {', '.join(users)} hold what there is" if users else "; the GPUs are not free")
+            + (f"; what there is goes to {', '.join(users)}" if users else "; the GPUs are not free")
         )
         for candidate in possible:
             candidate.refuse("the GPUs it needs are not free", NO_ROOM)
         return
     nearest = _nearest(job)
     job.problem = f"service {job.name!r}: no layout fits; nearest: {_shape(nearest)}: {nearest.reason}"
+
+
+def _port_clash(placer, job):
+    """When only the port keeps a service from every host it may use: who has it."""
+    foreign = _foreign_port(placer, job)
+    hosts = {host.name: host for pool in placer.pool(job.service).values() for host, _devices in pool}
+    if foreign is None or not all(foreign(host) for host in hosts.values()):
+        return None
+    return _clash(placer, next(iter(hosts.values())), job)
+
+
+def _clash(placer, host, job):
+    port = job.service["port"]
+    return f"services {placer.ports[host.name][port]!r} and {job.name!r} both want port {port} on host {host.name}"
 
 
 def _nearest(job):
@@ -342,6 +441,9 @@ def _improve(placer, jobs):
     waiting = [job for job in waiting if job.service["objective"] != "fewest_gpus"]
     for position, job in enumerate(waiting):
         _take_share(placer, job, len(waiting) - position)
+    if len(waiting) > 1:
+        for job in waiting:  # what did not divide
+            _take_share(placer, job, 1)
 
 
 def _shares(job):
@@ -351,7 +453,7 @@ def _shares(job):
 def _take_share(placer, job, takers):
     """Gives a job the layout its objective likes best within its own GPUs and its part of the idle ones."""
     old = job.chosen, job.replicas, job.use
-    placer.release(job.replicas, job.use)
+    _release(placer, job)
     own = sum(len(group) for nodes in job.replicas for _host, group in nodes)
     options = []
     for kind, pool in placer.pool(job.service).items():
@@ -369,7 +471,7 @@ def _take_share(placer, job, takers):
         if _place(placer, job, candidate, count, False):
             return
     job.chosen, job.replicas, job.use = old
-    placer.take(job.replicas, job.use)
+    _take(placer, job)
 
 
 def _capacity(counts, candidate):
@@ -385,7 +487,8 @@ def _replicas_wanted(job, candidate, capacity, quota):
     most = min(capacity, quota // candidate.gpus)
     if most < needed:
         return 0
-    return most if job.service["objective"] == "throughput" and not job.service["replicas"] else needed
+    fill = job.service["objective"] == "throughput" and not job.service["replicas"] and job.subject.spec is not None
+    return most if fill else needed
 
 
 def _preference(job, candidate, count):
@@ -393,7 +496,9 @@ def _preference(job, candidate, count):
     size = (count * candidate.gpus, candidate.hosts, candidate.pp, candidate.tp, candidate.kind.name)
     if job.service["objective"] == "latency":
         return (candidate.shortened, speed.time_per_token, *size)
-    return (candidate.shortened, -round(count * speed.tokens_per_second, 6), *size)
+    # The figures are rough: what is within some percent counts as equal, and then the simpler layout wins.
+    step = math.floor(math.log(max(count * speed.tokens_per_second, 1e-9)) / math.log(1 + ABOUT_EQUAL))
+    return (candidate.shortened, -step, *size)
 
 
 # --- final shares -------------------------------------------------------------------------------------------
@@ -466,6 +571,16 @@ def _place_on_cpu(placer, job):
             )
             return
         allowed = roomy
+    foreign = _foreign_port(placer, job)
+    if foreign:
+        free = [host for host in allowed if not foreign(host)]
+        if not free:
+            other = placer.ports[allowed[0].name][service["port"]]
+            job.problem = (
+                f"services {other!r} and {job.name!r} both want port {service['port']} on host {allowed[0].name}"
+            )
+            return
+        allowed = free
     job.chosen = candidate
     if spread > 1:
         job.replicas = [[(host, []) for host in allowed[:spread]]]
@@ -484,22 +599,15 @@ def _reserve_ports(placer, jobs):
             placer.claim_port(placer.by_name[hosts[0]], job.service["port"], job.name)
 
 
-def _assign_ports(placer, job, current):
-    known = {}
-    for entry in current or ():
-        if entry["name"] == job.name:
-            known = {p["nodes"][0]["host"]: p.get("port") for p in entry.get("placements") or () if p.get("nodes")}
+def _assign_ports(placer, job):
+    """The operator's port for the first replica on a host, the port that is in force, else the next free one."""
     fixed = job.service["port"]
     for number, nodes in enumerate(job.replicas):
         head = nodes[0][0]
-        first = fixed or (known.get(head.name) if number == 0 else None)
-        if first and not any(port == first for port, host in job.ports if host == head.name):
-            other = placer.claim_port(head, first, job.name)
-            if other and fixed:
-                job.problem = f"services {other!r} and {job.name!r} both want port {fixed} on host {head.name}"
-            port = first if not other else placer.free_port(head, job.name)
-        else:
-            port = placer.free_port(head, job.name, fixed or 8000)
+        held = job.held_ports[number] if number < len(job.held_ports) else None
+        port = fixed if fixed and (fixed, head.name) not in job.ports else held
+        if not port or (port, head.name) in job.ports or placer.claim_port(head, port, job.name):
+            port = placer.free_port(head, job.name, fixed or FIRST_PORT)
         job.ports.append((port, head.name))
 
 
@@ -525,7 +633,7 @@ def _answer(job):
         "kept": job.kept,
         "reason": job.problem or "",
         "rejected": [],
-        "notes": subject.notes,
+        "notes": job.notes,
     }
     if chosen is not None:
         answer["layout"] = chosen.layout(len(job.replicas))
@@ -653,7 +761,7 @@ def _why(job):
             }[service["objective"]]
         )
     if chosen.shortened:
-        text += f"; the model's own {job.subject.spec.max_model_len} tokens fit nowhere, so the context is cut"
+        text += f"; the model's own {job.subject.spec.max_model_len} tokens do not fit, so the context is cut"
     return text + "."
 
 

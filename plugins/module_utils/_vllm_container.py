@@ -60,7 +60,7 @@ def engine_options(service, plan=None, placement=None, settings=None):
 
     def chosen(key):
         value = service.get(key)
-        return planned.get(key) if value is None else value
+        return planned.get(key) if value in (None, "auto") else value
 
     cuda = service.get("accelerator", "cuda") == "cuda"
     options = {
