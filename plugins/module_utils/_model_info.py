@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _safetensors
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_config import parse_model_config
+from ansible_collections.inferops.gpu_host.plugins.module_utils._weights import parameter_counts
 
 ENDPOINTS = {"modelscope": "https://www.modelscope.cn", "huggingface": "https://huggingface.co"}
 REVISIONS = {"modelscope": "master", "huggingface": "main"}
@@ -123,15 +124,10 @@ def describe(config, model="", files=None, hf_quant_config=None, tokenizer_confi
         "heads": spec.heads,
         "kv_heads": spec.kv_heads,
         "max_model_len": spec.max_model_len,
-        "parameters": parameter_counts(spec),
+        "parameters": dict(zip(("total", "active"), parameter_counts(spec))),
         "files": len(files) or None,
         "files_bytes": sum(files.values()) or None,
         "weights_bytes": headers["bytes"] if headers else sum(loaded.values()) or None,
         "safetensors": headers,
         "assumed": list(spec.assumed),
     }
-
-
-def parameter_counts(spec):
-    """Parameters of the whole model, and those that work on one token."""
-    return None

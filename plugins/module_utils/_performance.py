@@ -5,13 +5,15 @@
 
 A roofline: a step takes as long as the slower of arithmetic and memory traffic, plus what the GPUs say to each other.
 COMPUTE_EFFICIENCY is fitted to three runs of vLLM 0.26 on H200 with 512 tokens in and 256 out: Qwen2.5-7B on one GPU
-12 281 tokens/s (12 400 here), Qwen2.5-32B on one GPU 2 793 (2 880), Qwen2.5-7B with PP 2 21 857 (22 100).
+12 281 tokens/s (12 570 here), Qwen2.5-32B on one GPU 2 793 (2 822), Qwen2.5-7B with PP 2 21 857 (22 183).
 The latencies of the links are those of small NCCL all-reduces, rounded; the other efficiencies are common experience.
 """
 
 from __future__ import annotations
 
 from collections import namedtuple
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils._weights import parameter_counts
 
 PROMPT_TOKENS = 512
 OUTPUT_TOKENS = 256
@@ -27,41 +29,10 @@ Parameters = namedtuple("Parameters", "total active")
 
 
 def count_parameters(spec):
-    """Elements of the model's matrices, all of them and those that one token meets; norms and towers left out."""
-    hidden = spec.hidden_size
-    total = active = 0
-    for layer in spec.layers:
-        both = _attention_parameters(hidden, layer.attention) + _state_parameters(hidden, layer.state)
-        # Encoders have no gate beside their first matrix.
-        both += (2 if spec.encoder_only else 3) * hidden * (layer.mlp_intermediate_size or 0)
-        moe = layer.moe
-        if moe:
-            both += hidden * moe.experts + 3 * hidden * moe.shared_intermediate_size
-            total += 3 * hidden * moe.intermediate_size * moe.experts
-            active += 3 * hidden * moe.intermediate_size * moe.experts_per_token
-        total += both
-        active += both
-    embedding = hidden * spec.vocab_size
-    if spec.encoder_only:
-        return Parameters(total + embedding, active)
-    return Parameters(total + embedding * (1 if spec.tie_word_embeddings else 2), active + embedding)
-
-
-def _attention_parameters(hidden, attention):
-    if attention is None:
-        return 0
-    mla = attention.mla
-    if mla is None:
-        return hidden * (2 * attention.heads + 2 * attention.kv_heads) * attention.head_dim
-    query = attention.heads * (mla.qk_nope_head_dim + mla.qk_rope_head_dim)
-    total = hidden * query if not mla.q_lora_rank else mla.q_lora_rank * (hidden + query)
-    total += hidden * (mla.kv_lora_rank + mla.qk_rope_head_dim)
-    total += mla.kv_lora_rank * attention.heads * (mla.qk_nope_head_dim + mla.v_head_dim)
-    return total + attention.heads * mla.v_head_dim * hidden
-
-
-def _state_parameters(hidden, state):
-    return 0 if state is None else hidden * (state.conv_width + 2 * state.heads * state.head_dim)
+    """Parameters of the model, and those that one token is multiplied with: no look-up of its embedding."""
+    total, active = parameter_counts(spec)
+    looked_up = 0 if spec.tie_word_embeddings else spec.hidden_size * spec.vocab_size
+    return Parameters(total, active - looked_up)
 
 
 def speed(spec, parameters, estimate, kind, tensor_parallel_size, pipeline_parallel_size, hosts=1):
