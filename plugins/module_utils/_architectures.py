@@ -42,12 +42,14 @@ DEFAULTS = {
     "rope_float32": False,
     "layers": None,  # the kind of all layers where no key says it: mamba | hybrid
     "one_part_layers": False,  # a layer is a mixer or a feed-forward, not both
+    "encoder_data_parallel": False,  # the vision tower can be replicated instead of sharded
     "names": {},
     "tied": False,  # what a missing tie_word_embeddings means
 }
 NAMES = {"attention": "self_attn", "mlp": "mlp", "state": "mixer", "shared": "shared_experts"}
 
 _QWEN2 = {"qkv_bias": True}
+_REPLICABLE = {"encoder_data_parallel": True}
 _QWEN3 = {"qkv_bias": "attention_bias", "qk_norm": "head"}
 _LLAMA = {"qkv_bias": "attention_bias", "o_bias": "attention_bias", "mlp_bias": "mlp_bias"}
 _GEMMA3 = {"norms": 4, "qk_norm": "head", "tied": True, "qkv_bias": "attention_bias", "o_bias": "attention_bias"}
@@ -103,16 +105,16 @@ ARCHITECTURES = {
     "Qwen2ForCausalLM": _QWEN2,
     "Qwen2Model": dict(_QWEN2, kind="embedding"),
     "Qwen2MoeForCausalLM": dict(_QWEN2, names={"shared": "shared_expert"}),
-    "Qwen2VLForConditionalGeneration": _QWEN2,
-    "Qwen2_5_VLForConditionalGeneration": _QWEN2,
+    "Qwen2VLForConditionalGeneration": dict(_QWEN2, **_REPLICABLE),
+    "Qwen2_5_VLForConditionalGeneration": dict(_QWEN2, **_REPLICABLE),
     "Qwen3ForCausalLM": _QWEN3,
     "Qwen3ForSequenceClassification": dict(_QWEN3, kind="rerank"),
     "Qwen3MoeForCausalLM": _QWEN3_MOE,
-    "Qwen3VLForConditionalGeneration": _QWEN3,
-    "Qwen3VLMoeForConditionalGeneration": _QWEN3_MOE,
+    "Qwen3VLForConditionalGeneration": dict(_QWEN3, **_REPLICABLE),
+    "Qwen3VLMoeForConditionalGeneration": dict(_QWEN3_MOE, **_REPLICABLE),
     "Qwen3NextForCausalLM": _QWEN3_NEXT,
-    "Qwen3_5ForConditionalGeneration": _QWEN3_NEXT,
-    "Qwen3_5MoeForConditionalGeneration": _QWEN3_NEXT,
+    "Qwen3_5ForConditionalGeneration": dict(_QWEN3_NEXT, **_REPLICABLE),
+    "Qwen3_5MoeForConditionalGeneration": dict(_QWEN3_NEXT, **_REPLICABLE),
     "MiMoForCausalLM": _QWEN2,
     # Gemma and Cohere
     "GemmaForCausalLM": {"tied": True},
@@ -128,7 +130,7 @@ ARCHITECTURES = {
     "DeepseekV3ForCausalLM": _DEEPSEEK_V3,
     "DeepseekV32ForCausalLM": _DEEPSEEK_V3,
     "GlmMoeDsaForCausalLM": dict(_DEEPSEEK, correction_bias=True),
-    "KimiK25ForConditionalGeneration": _DEEPSEEK_V3,
+    "KimiK25ForConditionalGeneration": dict(_DEEPSEEK_V3, **_REPLICABLE),
     "Glm4MoeLiteForCausalLM": dict(_DEEPSEEK, router_dtype="float32", correction_bias=True),
     # Mixtures of experts
     "Glm4MoeForCausalLM": _GLM4_MOE,
@@ -171,7 +173,10 @@ ARCHITECTURES = {
     "HunYuanMoEV1ForCausalLM": {"qkv_bias": "attention_bias", "qk_norm": ("use_qk_norm", "head"), "tied": True},
     "DbrxForCausalLM": {},
     "Llama4ForCausalLM": {},
-    "Llama4ForConditionalGeneration": {"names": {"mlp": "feed_forward", "shared": "shared_expert"}},
+    "Llama4ForConditionalGeneration": {
+        "encoder_data_parallel": True,
+        "names": {"mlp": "feed_forward", "shared": "shared_expert"},
+    },
     # GLM
     "ChatGLMModel": {
         "kind": "generate",
@@ -289,7 +294,7 @@ ARCHITECTURES = {
     # Vision language models not named above
     "Mistral3ForConditionalGeneration": {},
     "LlavaForConditionalGeneration": {},
-    "InternVLChatModel": _QWEN2,
+    "InternVLChatModel": dict(_QWEN2, **_REPLICABLE),
     # Encoders
     "BertModel": {"encoder": "bert", "kind": "embedding", "pipeline": False},
     "BertForSequenceClassification": {"encoder": "bert", "kind": "rerank", "pipeline": False},
@@ -319,15 +324,32 @@ MODEL_TYPE_DEFAULTS = {
         "rope_local_base_freq": 10000.0,
         "tie_word_embeddings": True,
     },
-    "gemma2": {"sliding_window_pattern": 2},
+    "gemma2": {"sliding_window_pattern": 2, "sliding_window": 4096},
+    "bert": {"type_vocab_size": 2},
+    "chatglm": {"partial_rotary_factor": 0.5},
+    "cohere2": {"sliding_window_pattern": 4, "sliding_window": 4096, "head_dim": 128},
+    "exaone4": {"sliding_window_pattern": 4},
+    "falcon": {"multi_query": True, "max_position_embeddings": 2048},
+    "falcon_mamba": {"use_conv_bias": True},
+    "glm": {"partial_rotary_factor": 0.5},
+    "glm4": {"partial_rotary_factor": 0.5},
+    "glm4_moe": {"partial_rotary_factor": 0.5},
+    "gpt_neox": {"rotary_pct": 0.25, "attention_bias": True},
+    "granitemoehybrid": {"mamba_conv_bias": True},
+    "jamba": {"mamba_conv_bias": True},
+    "mamba": {"use_conv_bias": True},
+    "mamba2": {"use_conv_bias": True},
+    "nemotron": {"partial_rotary_factor": 0.5},
+    "nemotron_h": {"use_conv_bias": True},
+    "opt": {"enable_bias": True},
+    "phi": {"partial_rotary_factor": 0.5},
+    "qwen3_next": {"partial_rotary_factor": 0.25},
+    "stablelm": {"partial_rotary_factor": 0.25},
+    "starcoder2": {"use_bias": True},
+    # towers
     "qwen2_vl": {"patch_size": 14, "num_heads": 16},
     "clip_vision_model": {"patch_size": 32, "image_size": 224},
 }
-
-
-def traits_by_name(architecture):
-    """The traits of an architecture, those of the common shape where it is not known."""
-    return {**DEFAULTS, **ARCHITECTURES.get(architecture, {})}
 
 
 _EVERY_STAGE = {
@@ -337,10 +359,10 @@ _EVERY_STAGE = {
         DbrxForCausalLM FalconForCausalLM GPT2LMHeadModel OrionForCausalLM StableLmForCausalLM MiniCPMForCausalLM
         MiniCPM3ForCausalLM JambaForCausalLM NemotronHForCausalLM GemmaForCausalLM Gemma2ForCausalLM
         Gemma3ForCausalLM Gemma3ForConditionalGeneration Gemma4ForCausalLM Gemma4ForConditionalGeneration
-        CohereForCausalLM Cohere2ForCausalLM InternLM2ForCausalLM""",
+        CohereForCausalLM Cohere2ForCausalLM InternLM2ForCausalLM ChatGLMModel""",
     ("embedding", "head"): "Qwen3NextForCausalLM OPTForCausalLM",
     ("embedding",): """
-        Qwen3_5ForConditionalGeneration Qwen3_5MoeForConditionalGeneration ChatGLMModel Lfm2ForCausalLM""",
+        Qwen3_5ForConditionalGeneration Qwen3_5MoeForConditionalGeneration Lfm2ForCausalLM""",
     ("norm", "head"): """
         MambaForCausalLM Mamba2ForCausalLM FalconMambaForCausalLM Qwen3VLMoeForConditionalGeneration""",
     ("norm",): "Qwen3VLForConditionalGeneration",
@@ -350,21 +372,23 @@ for _parts, _names in _EVERY_STAGE.items():
         ARCHITECTURES[_name] = dict(ARCHITECTURES.get(_name, {}), every_stage=_parts)
 
 
-@lru_cache(maxsize=256)
-def traits_of(spec):
-    """The traits of a model, with the configuration's keys looked up."""
-    traits = traits_by_name(spec.architecture)
+def resolve_traits(architecture, config):
+    """The traits of an architecture (of the common shape, where it is not known), with `config`'s keys looked up."""
+    traits = {**DEFAULTS, **ARCHITECTURES.get(architecture, {})}
     for name, value in traits.items():
-        if name in ("kind", "encoder", "router_dtype", "every_stage"):
-            continue
         if isinstance(value, str) and isinstance(DEFAULTS[name], bool):
-            traits[name] = bool(spec.config.get(value))
-        elif isinstance(value, tuple):
+            traits[name] = bool(config.get(value))
+        elif isinstance(value, tuple) and not isinstance(DEFAULTS[name], tuple):
             key, then = value
-            found = spec.config.get(key)
             if isinstance(DEFAULTS[name], bool):
-                traits[name] = found == then
+                traits[name] = config.get(key) == then
             else:
-                traits[name] = then if found else DEFAULTS[name]
+                traits[name] = then if config.get(key) else DEFAULTS[name]
     traits["names"] = {**NAMES, **traits["names"]}
     return traits
+
+
+@lru_cache(maxsize=256)
+def traits_of(spec):
+    """The traits of a parsed model."""
+    return resolve_traits(spec.architecture, spec.config)

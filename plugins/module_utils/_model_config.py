@@ -10,7 +10,7 @@ from typing import Mapping, Optional
 from ansible_collections.inferops.gpu_host.plugins.module_utils._architectures import (
     ARCHITECTURES,
     MODEL_TYPE_DEFAULTS,
-    traits_by_name,
+    resolve_traits,
 )
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_spec import (
     AttentionSpec,
@@ -39,20 +39,21 @@ def parse_model_config(config: Mapping, hf_quant_config: Optional[Mapping] = Non
         raise ConfigError("the document", type(config).__name__, "a JSON object")
     architecture = _architecture(config)
     known = architecture in ARCHITECTURES
-    traits = traits_by_name(architecture)
     if strict and not known:
         raise ConfigError(
             "architectures", architecture, "an architecture this planner knows, or strict: false for a generic estimate"
         )
     keys = _Keys(_text_config(config), fallback=config)
-    layers = _layers(keys, architecture)
+    language_config = {**keys.defaults, **keys.raw}
+    traits = resolve_traits(architecture, language_config)
+    layers = _layers(keys, traits)
     if not layers:
         raise ConfigError("num_hidden_layers", 0, "at least 1")
     max_positions, max_model_len = _lengths(keys)
     return ModelSpec(
         architecture=architecture,
         model_type=str(config.get("model_type") or keys.raw.get("model_type") or ""),
-        kind=_kind(architecture),
+        kind=traits["kind"] or _kind(architecture),
         hidden_size=keys.count("hidden_size", "n_embd", "d_model", "dim"),
         vocab_size=keys.count("vocab_size", "n_vocab", "padded_vocab_size"),
         layers=layers,
@@ -68,7 +69,7 @@ def parse_model_config(config: Mapping, hf_quant_config: Optional[Mapping] = Non
         supports_pipeline=traits["pipeline"],
         basis="config" if known else "generic",
         assumed=tuple(keys.assumed),
-        config=keys.raw,
+        config=language_config,
         root_config=config,
     )
 
@@ -141,9 +142,6 @@ def _text_config(config):
 
 
 def _kind(architecture):
-    kind = traits_by_name(architecture)["kind"]
-    if kind:
-        return kind
     if any(part in architecture for part in ("CausalLM", "ConditionalGeneration", "LMHead", "ChatModel")):
         return "generate"
     if architecture.endswith("ForSequenceClassification"):
@@ -195,7 +193,7 @@ _KIND_NAMES = {
 _PATTERN_LETTERS = {"M": "mamba", "*": "full", "-": "mlp", "E": "moe"}
 
 
-def _layers(keys, architecture):
+def _layers(keys, traits):
     blocks = keys.get("block_configs")
     if blocks and "attention" in _plain(blocks[0]):
         return _nas_layers(keys, [_plain(b) for b in blocks])
@@ -207,11 +205,11 @@ def _layers(keys, architecture):
         count = len(keys.get("layers_block_type"))
     if count is None:
         count = keys.count("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-    kinds = _layer_kinds(keys, count, architecture)
+    kinds = _layer_kinds(keys, count, traits)
     cache = {}  # equal layers are the same object: cheap to build, to compare and to count
     layers = []
     for i in range(count):
-        layer = _layer(keys, kinds[i], i, architecture)
+        layer = _layer(keys, kinds[i], i, traits)
         layers.append(cache.setdefault(layer, layer))
     return tuple(layers)
 
@@ -220,9 +218,9 @@ def _plain(block):
     return block if isinstance(block, Mapping) else {}
 
 
-def _layer_kinds(keys, count, architecture):
+def _layer_kinds(keys, count, traits):
     """One word per layer: full, sliding, chunked, encoder, linear, mamba, conv, hybrid, moe or mlp."""
-    if traits_by_name(architecture)["encoder"]:
+    if traits["encoder"]:
         return ["encoder"] * count
     pattern = keys.get("hybrid_override_pattern")
     if pattern is not None:
@@ -250,8 +248,8 @@ def _layer_kinds(keys, count, architecture):
     attention_layers = keys.get("full_attn_idxs")
     if attention_layers:
         return ["full" if i in attention_layers else "conv" for i in range(count)]
-    if traits_by_name(architecture)["layers"]:
-        return [traits_by_name(architecture)["layers"]] * count
+    if traits["layers"]:
+        return [traits["layers"]] * count
     return _window_kinds(keys, count)
 
 
@@ -279,14 +277,14 @@ def _window_kinds(keys, count):
     return ["sliding"] * count
 
 
-def _layer(keys, kind, index, architecture):
+def _layer(keys, kind, index, traits):
     attention = state = None
     if kind in ("full", "sliding", "chunked", "encoder", "hybrid"):
         attention = _attention(keys, "full" if kind == "hybrid" else kind)
     if kind in ("linear", "mamba", "conv", "hybrid"):
         state = _state(keys, kind)
     dense = moe = None
-    if not (traits_by_name(architecture)["one_part_layers"] and kind in ("mamba", "full")):
+    if not (traits["one_part_layers"] and kind in ("mamba", "full")):
         moe, dense = _feed_forward(keys, kind, index)
     return LayerSpec(attention=attention, state=state, mlp_intermediate_size=dense, moe=moe)
 
@@ -626,7 +624,12 @@ def _ropes(keys, layers):
         local = keys.get("rope_local_base_freq", "swa_rope_theta")
         if sliding and local and "" in named:
             rope, theta = {}, local
-        table = RopeSpec(_rotary_dim(keys, a, rope), _rope_rows(rope, positions), _rope_type(rope), float(theta))
+        table = RopeSpec(
+            _rotary_dim(keys, a, rope),
+            _rope_rows(rope, positions, keys.get("original_max_position_embeddings")),
+            _rope_type(rope),
+            float(theta),
+        )
         if table not in tables:
             tables.append(table)
     return tuple(tables)
@@ -641,14 +644,14 @@ def _rotary_dim(keys, a, rope):
     return int(a.head_dim * factor)
 
 
-def _rope_rows(rope, positions):
+def _rope_rows(rope, positions, original):
     kind, factor = _rope_type(rope), rope.get("factor") or 1
     if kind in ("yarn", "deepseek_yarn"):
         return int((rope.get("original_max_position_embeddings") or positions) * factor)
     if kind == "linear":
         return int(positions * factor)
     if kind == "longrope":  # a short and a long table
-        return positions + int(rope.get("original_max_position_embeddings") or 0)
+        return positions + int(rope.get("original_max_position_embeddings") or original or 0)
     if rope.get("mrope_section"):
         return 4 * positions  # room for the positions of images and video
     return positions

@@ -12,6 +12,9 @@ from functools import lru_cache
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import ceil_div, round_up
 
+MACHETE_CAPABILITY = 9.0  # Hopper's kernel for integer weights
+NVFP4_CAPABILITY = 10.0  # Blackwell computes in NVFP4; older GPUs only store it
+
 # What a fused module of vLLM is called in checkpoints, relative to its block.
 CHECKPOINT_NAMES = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
@@ -22,10 +25,11 @@ CHECKPOINT_NAMES = {
 }
 
 
-def linear_tensors(quantization, inputs, outputs, itemsize):
+def linear_tensors(quantization, inputs, outputs, itemsize, capability=None):
     """Tensors of one quantized linear layer on one rank, as (suffix, bytes).
 
     inputs: its input features on this rank. outputs: its output features, one entry per fused matrix.
+    capability: the GPU's compute capability, for the form that its kernel wants; None for the form as created.
     """
     q, rows = quantization, sum(outputs)
     weight = rows * inputs
@@ -41,9 +45,12 @@ def linear_tensors(quantization, inputs, outputs, itemsize):
     if q.weights in ("int4", "int8") and q.method in ("awq", "gptq", "compressed-tensors") and q.group_size:
         groups = 1 if q.group_size == -1 else ceil_div(inputs, q.group_size)
         tensors = [("qweight", weight * q.bits // 8), ("scales", groups * rows * itemsize)]
-        if q.method == "awq" or q.zero_point or q.method == "gptq":
+        machete = capability is not None and capability == MACHETE_CAPABILITY
+        if q.zero_point and machete:
+            tensors.append(("qzeros", groups * rows * itemsize))  # multiplied with the scales beforehand
+        elif q.zero_point or (q.method == "gptq" and (capability is None or machete)):
             tensors.append(("qzeros", groups * rows * q.bits // 8))
-        if q.method == "gptq":
+        if q.method == "gptq" and (capability is None or machete or q.raw.get("desc_act")):
             tensors.append(("g_idx", inputs * 4))
         if q.method == "compressed-tensors":
             tensors.append(("weight_shape", 16))
@@ -51,9 +58,12 @@ def linear_tensors(quantization, inputs, outputs, itemsize):
     if q.weights == "int8":
         return [("weight", weight), ("weight_scale", rows * 4)]
     if q.weights == "nvfp4":
+        scales = weight // 16
+        if capability is not None and capability >= NVFP4_CAPABILITY:
+            scales = round_up(rows, 128) * round_up(inputs // 16, 4)  # the tensor cores' scale tiles
         return [
             ("weight", weight // 2),
-            ("weight_scale", weight // 16),
+            ("weight_scale", scales),
             ("weight_scale_2", 4 * len(outputs)),
             ("input_scale", 4 * len(outputs)),
         ]
@@ -78,10 +88,36 @@ def moe_block(block, hidden, width):
     return (refined, refined) if refined >= SMALLEST_REFINED_BLOCK else block
 
 
-def expert_tensors(quantization, experts, hidden, width, gate, itemsize, bias=False):
+def mxfp4_experts(experts, hidden, width, gate, bias, capability, engine):
+    """MXFP4 experts: each backend pads sizes to its tiles, and Hopper's keeps its scales in blocks of 256 rows."""
+    scale_rows, scale_columns, bias_bytes = 1, 1, 2
+    if capability is None:
+        width = round_up(width, 64)
+    elif capability >= 10:
+        hidden, width = round_up(hidden, 256), round_up(width, 256)
+    elif capability >= 9 and engine >= (0, 26):  # Triton's kernels
+        width = round_up(width, 64)
+        scale_rows, scale_columns, bias_bytes = 256, 4, 4
+    elif engine >= (0, 26):  # Marlin
+        hidden, width = round_up(hidden, 256), round_up(width, 128)
+    else:
+        hidden, width = round_up(hidden, 256), round_up(width, 64)
+    up = gate * width
+    tensors = []
+    for name, rows, columns in (("w13", up, hidden), ("w2", hidden, width)):
+        tensors.append((name, experts * rows * columns // 2))
+        scales = round_up(rows, scale_rows) * round_up(columns // 32, scale_columns)
+        tensors.append((name + "_scale", experts * scales))
+        if bias:
+            tensors.append((name + "_bias", experts * rows * bias_bytes))
+    return tensors
+
+
+def expert_tensors(quantization, experts, hidden, width, gate, itemsize, bias=False, capability=None, engine=(0, 26)):
     """Tensors of the routed experts of one layer on one rank, as (suffix, bytes).
 
     experts: how many live here; width: of one expert on this rank; gate: 2 with a gate projection, 1 without.
+    capability, engine: as for linear_tensors; which backend runs MXFP4 depends on both.
     """
     q, up = quantization, gate * width
     if q is None:
@@ -101,14 +137,7 @@ def expert_tensors(quantization, experts, hidden, width, gate, itemsize, bias=Fa
         if q.activations == "static":
             tensors += [("w13_input_scale", experts * 4), ("w2_input_scale", experts * 4)]
     elif q.weights == "mxfp4":
-        width = round_up(width, 64)
-        up = gate * width
-        tensors = [
-            ("w13", experts * up * hidden // 2),
-            ("w13_scale", experts * up * hidden // 32),
-            ("w2", experts * hidden * width // 2),
-            ("w2_scale", experts * hidden * width // 32),
-        ]
+        return mxfp4_experts(experts, hidden, width, gate, bias, capability, engine)
     elif q.weights == "nvfp4":
         tensors = [
             ("w13", experts * up * hidden // 2),
@@ -134,7 +163,7 @@ def expert_tensors(quantization, experts, hidden, width, gate, itemsize, bias=Fa
                 ("w13_qzeros", experts * groups_in * up * q.bits // 8),
                 ("w2_qzeros", experts * groups_out * hidden * q.bits // 8),
             ]
-        if q.method in ("gptq", "compressed-tensors"):
+        if q.method in ("gptq", "compressed-tensors") and (capability is None or q.raw.get("desc_act")):
             # Activation order indices and their sorted copies.
             tensors += [("w13_g_idx", 2 * experts * hidden * 4), ("w2_g_idx", 2 * experts * width * 4)]
     elif q.weights == "int8":
@@ -198,3 +227,9 @@ def is_unquantized(quantization, layer_index, module):
             if any(e.match(full) for e in expressions):
                 return True
     return False
+
+
+def is_unquantized_head(quantization):
+    exact, expressions = _compiled(quantization.unquantized)
+    names = ("lm_head", "language_model.lm_head")
+    return any(n in exact or any(e.match(n) for e in expressions) for n in names)

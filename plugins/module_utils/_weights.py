@@ -15,10 +15,11 @@ from functools import lru_cache
 from typing import Tuple
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._architectures import traits_of
-from ansible_collections.inferops.gpu_host.plugins.module_utils._encoder_weights import encoder_tensors
+from ansible_collections.inferops.gpu_host.plugins.module_utils._encoder_weights import HEAD_BYTES, encoder_tensors
 from ansible_collections.inferops.gpu_host.plugins.module_utils._quantization import (
     expert_tensors,
     is_unquantized,
+    is_unquantized_head,
     linear_tensors,
 )
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import MIB, ceil_div, round_up
@@ -26,9 +27,16 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._vision_weights 
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 VOCABULARY_PADDING = 64
-LARGE_BLOCK = 10 * MIB  # from here on the caching allocator reserves multiples of 2 MiB
+DEFAULT_ENGINE = "0.26"
+
+# PyTorch's caching allocator: what it charges for a tensor is the block that it hands out.
+LARGE_BLOCK = 10 * MIB  # from here on blocks are requested from the driver in multiples of 2 MiB
 LARGE_BLOCK_STEP = 2 * MIB
-SPLIT_REMAINDER = MIB  # a larger remainder of such a block is cut off and given to other tensors
+SPLIT_REMAINDER = MIB  # a block is cut, and the rest used for other tensors, when more than this remains
+# Since 0.26 blocks from this size on are never cut (measured), and one freed by the rotary tables' computation serves
+# a tensor that is up to as much smaller.
+WHOLE_BLOCK = 20 * MIB
+WHOLE_BLOCK_SINCE = (0, 26)
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class RankWeights:
     """What one rank holds once the model is loaded, in bytes."""
 
     tensors: Tuple[Tensor, ...]
-    splits_blocks: bool = False
+    engine: Tuple[int, int]  # (major, minor) version: decides how the allocator rounds
 
     @property
     def exact(self):
@@ -75,16 +83,39 @@ class RankWeights:
     @property
     def allocated(self):
         """What vLLM logs as "Model loading took"."""
-        return sum(allocated_bytes(t.bytes, self.splits_blocks) * t.count for t in self.tensors)
+        blocks = sum(allocated_bytes(t.bytes, self.engine) * t.count for t in self.tensors)
+        return blocks + self._reused_block_excess()
+
+    def _reused_block_excess(self):
+        """A rotary table is computed in float32: the largest intermediate, freed, is handed whole to the next tensor
+        that it fits and that would not leave 20 MiB of it unused."""
+        if self.engine < WHOLE_BLOCK_SINCE:
+            return 0
+        layers = [t.bytes for t in self.tensors if t.part not in ("embedding", "lm_head", "norm", "rotary", "vision")]
+        excess = 0
+        for table in self.tensors:
+            if table.part == "rotary" and table.name.endswith("16"):
+                freed = 2 * table.bytes
+                fitting = [freed - b for b in layers if WHOLE_BLOCK <= b <= freed < b + WHOLE_BLOCK]
+                if freed >= WHOLE_BLOCK and fitting:
+                    excess += fitting[0]
+        return excess
 
 
-def allocated_bytes(size, splits_blocks=False):
+def allocated_bytes(size, engine=(0, 26)):
     """Device memory that PyTorch's caching allocator charges for one tensor of `size` bytes."""
     exact = round_up(size, 512)
     if size < LARGE_BLOCK:
         return exact
     rounded = round_up(size, LARGE_BLOCK_STEP)
-    return exact if splits_blocks and rounded - exact > SPLIT_REMAINDER else rounded
+    cut = rounded - exact > SPLIT_REMAINDER and (size < WHOLE_BLOCK or engine < WHOLE_BLOCK_SINCE)
+    return exact if cut else rounded
+
+
+def engine_tuple(version):
+    """ "0.26.0" → (0, 26)."""
+    major, minor = [*version.lstrip("v").split("."), "0"][:2]
+    return int(major), int(minor)
 
 
 def stage_layers(num_layers, pipeline_parallel_size):
@@ -117,7 +148,8 @@ def rank_weights(
     quantization_override=None,
     mm_encoder_tp_mode="weights",
     kind=None,
-    splits_blocks=False,
+    engine_version=DEFAULT_ENGINE,
+    compute_capability=None,
 ):
     """The tensors of one rank, as a RankWeights.
 
@@ -125,18 +157,23 @@ def rank_weights(
     quantization_override: a Quantization in place of the checkpoint's own (online quantization).
     mm_encoder_tp_mode: "weights" shards the vision tower, "data" replicates it.
     kind: what the model is served as, where that differs from spec.kind (a pooling model loads no language head).
-    splits_blocks: how the engine's PyTorch treats large blocks; a property of the engine's profile.
+    engine_version: of vLLM, "0.26" or "0.26.0".
+    compute_capability: of the GPU (9.0): quantized weights in the form that its kernels want. None: in the form in
+        which vLLM creates them, before any kernel is chosen.
     """
+    engine = engine_tuple(engine_version)
     rank = _Rank(
         spec,
         tensor_parallel_size,
         tensor_parallel_size * data_parallel_size if expert_parallel else 1,
         DTYPE_BYTES[loaded_dtype(spec, dtype)],
         quantization_override or spec.quantization,
+        compute_capability,
+        engine,
     )
     if spec.encoder_only:
         rank.extend(encoder_tensors(spec, rank.traits["encoder"], tensor_parallel_size, rank.itemsize))
-        return RankWeights(tuple(rank.tensors), splits_blocks)
+        return RankWeights(tuple(rank.tensors), engine)
     sizes = stage_layers(spec.num_layers, pipeline_parallel_size)
     start = sum(sizes[:pipeline_stage])
     first, last = pipeline_stage == 0, pipeline_stage == pipeline_parallel_size - 1
@@ -145,9 +182,10 @@ def rank_weights(
     for (layer, unquantized), count in Counter(kinds).items():
         rank.layer(layer, unquantized, count)
     # Every pipeline stage builds the vision tower.
-    rank.extend(vision_tensors(spec, 1 if mm_encoder_tp_mode == "data" else tensor_parallel_size, rank.itemsize))
+    whole_tower = mm_encoder_tp_mode == "data" and rank.traits["encoder_data_parallel"]
+    rank.extend(vision_tensors(spec, 1 if whole_tower else tensor_parallel_size, rank.itemsize))
     rank.rotary()
-    return RankWeights(tuple(rank.tensors), splits_blocks)
+    return RankWeights(tuple(rank.tensors), engine)
 
 
 def parameter_counts(spec):
@@ -187,9 +225,10 @@ def _layer_classes(spec, quantization):
 class _Rank:
     """Collects the tensors of one rank. Sizes passed to its methods are per rank unless they say otherwise."""
 
-    def __init__(self, spec, tp, ep, itemsize, quantization):
+    def __init__(self, spec, tp, ep, itemsize, quantization, capability, engine):
         self.spec, self.tp, self.ep = spec, tp, ep
         self.itemsize, self.quantization = itemsize, quantization
+        self.capability, self.engine = capability, engine
         self.traits = traits_of(spec)
         self.tensors = []
         self.count, self.unquantized = 1, frozenset()
@@ -215,7 +254,7 @@ class _Rank:
             self.add(part, name, rows * inputs)
             return
         parameters = rows * inputs
-        for suffix, size in linear_tensors(self.quantization, inputs, outputs, self.itemsize):
+        for suffix, size in linear_tensors(self.quantization, inputs, outputs, self.itemsize, self.capability):
             self.tensors.append(Tensor(part, f"{name}.{suffix}", size, self.count, parameters))
             parameters = 0  # counted once, with the weights themselves
 
@@ -233,7 +272,7 @@ class _Rank:
         parameters = spec.vocab_size * spec.hidden_size // self.tp
         tied, generates = spec.tie_word_embeddings, kind == "generate"
         always = traits["every_stage"]
-        if first or "embedding" in always or (last and tied and generates):
+        if first or "embedding" in always or (last and tied):
             self.add("embedding", "embed_tokens", rows * spec.hidden_size, parameters=parameters if first else 0)
             if traits["learned_positions"]:
                 self.add("embedding", "embed_positions", self.positions() * spec.hidden_size)
@@ -241,15 +280,23 @@ class _Rank:
             self.norm("embedding_norm", spec.hidden_size)
         if traits["final_norm"] and (last or "norm" in always):
             self.norm("final_norm", spec.hidden_size)
-        if not (last or "head" in always):
-            return
-        if generates:
+        if kind in ("rerank", "classify"):
+            self.add("head", "score", spec.hidden_size * spec.num_labels, itemsize=HEAD_BYTES)
+        if generates and (last or "head" in always):
             if not tied:
-                self.add("lm_head", "lm_head", rows * spec.hidden_size, parameters=parameters if last else 0)
+                self.head(rows, parameters if last else 0)
             if traits["lm_head_bias"]:
                 self.add("lm_head", "lm_head.bias", rows)
-        elif kind in ("rerank", "classify"):
-            self.add("head", "score", spec.hidden_size * spec.num_labels, itemsize=4)
+
+    def head(self, rows, parameters):
+        """The language head; ModelOpt's checkpoints quantize it unless they exclude it."""
+        hidden, q = self.spec.hidden_size, self.quantization
+        if q is None or q.method != "modelopt" or is_unquantized_head(q):
+            self.add("lm_head", "lm_head", rows * hidden, parameters=parameters)
+            return
+        for suffix, size in linear_tensors(q, hidden, (rows,), self.itemsize, self.capability):
+            self.tensors.append(Tensor("lm_head", f"lm_head.{suffix}", size, 1, parameters))
+            parameters = 0
 
     def positions(self):
         return self.spec.max_position_embeddings + self.traits["learned_positions"] - 1
@@ -257,7 +304,8 @@ class _Rank:
     def rotary(self):
         itemsize = 4 if self.traits["rope_float32"] else self.itemsize
         for rope in self.spec.ropes:
-            self.add("rotary", "cos_sin_cache", rope.cache_length * rope.rotary_dim, itemsize, parameters=0)
+            name = "cos_sin_cache.float32" if itemsize == 4 else "cos_sin_cache.float16"
+            self.add("rotary", name, rope.cache_length * rope.rotary_dim, itemsize, parameters=0)
 
     # --- one layer ----------------------------------------------------------------------------------------------------
 
@@ -321,6 +369,10 @@ class _Rank:
         self.add("norm", "kv_a_layernorm", mla.kv_lora_rank)
         up = heads * (mla.qk_nope_head_dim + mla.v_head_dim)
         self.linear("attention", "kv_b_proj", mla.kv_lora_rank, (up,))
+        if self.capability is not None and self.quantization is not None and "kv_b_proj" not in self.unquantized:
+            # Decoding multiplies with 16-bit copies of a quantized kv_b_proj's two halves.
+            self.add("attention", "W_UK", heads * mla.qk_nope_head_dim * mla.kv_lora_rank, parameters=0)
+            self.add("attention", "W_UV", heads * mla.v_head_dim * mla.kv_lora_rank, parameters=0)
         self.linear("attention", "o_proj", heads * mla.v_head_dim, (hidden,), self.traits["o_bias"])
         if mla.index_heads:
             self.indexer(mla)
@@ -357,7 +409,7 @@ class _Rank:
         gate = 2 if traits["gated"] else 1
         parameters = {"w13": local * gate * width * inner, "w2": local * width * inner}
         for suffix, size in expert_tensors(
-            quantization, local, inner, width, gate, self.itemsize, traits["expert_bias"]
+            quantization, local, inner, width, gate, self.itemsize, traits["expert_bias"], self.capability, self.engine
         ):
             own = parameters.get(suffix.replace("_qweight", ""), size // 2 if suffix.endswith("bias") else 0)
             self.tensors.append(Tensor("experts", "experts." + suffix, size, self.count, own))
@@ -379,7 +431,8 @@ class _Rank:
         if self.traits["conv_bias"]:
             self.add("state", "conv1d.bias", conv)
         bias = self.traits["state_bias"]
-        self.linear("state", "in_proj", hidden, (width, conv, heads), bias)
+        group = (conv - width) // 2
+        self.linear("state", "in_proj", hidden, (width, width, group, group, heads), bias)
         self.linear("state", "out_proj", width, (hidden,), bias)
         if self.traits["state_norm"]:
             self.add("state", "norm", width)

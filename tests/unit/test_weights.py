@@ -52,17 +52,18 @@ def test_stages_give_the_remainder_to_the_middle():
 
 
 @pytest.mark.parametrize(
-    ("size", "splits", "expected"),
+    ("size", "engine", "expected"),
     [
-        (1, False, 512),
-        (9 * MIB, False, 9 * MIB),
-        (int(24.5 * MIB), False, 26 * MIB),
-        (int(24.5 * MIB), True, int(24.5 * MIB)),
-        (259 * MIB, True, 260 * MIB),
+        (1, (0, 26), 512),
+        (9 * MIB, (0, 26), 9 * MIB),
+        (int(24.5 * MIB), (0, 26), 26 * MIB),
+        (int(12.25 * MIB), (0, 26), int(12.25 * MIB)),
+        (int(24.5 * MIB), (0, 19), int(24.5 * MIB)),
+        (259 * MIB, (0, 19), 260 * MIB),
     ],
 )
-def test_the_allocator_rounds_large_blocks(size, splits, expected):
-    assert allocated_bytes(size, splits) == expected
+def test_the_allocator_rounds_large_blocks(size, engine, expected):
+    assert allocated_bytes(size, engine) == expected
 
 
 def test_float32_encoders_load_at_half():
