@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GB, gib
 
 _COLUMNS = (
@@ -43,16 +45,21 @@ def _service(service):
     lines = [f"{service['name']}: {service['model']} ({service['type']}, {service['accelerator']})", ""]
     rows = []
     if service["layout"] and service["estimate"]:
-        rows.append(_row(service, service["estimate"], "chosen: " + _objective(service)))
-    rows += [_row(item, item["numbers"], item["reason"]) for item in _grouped(service["rejected"])]
+        rows.append(_row(service, service["estimate"], _chosen(service)))
+    judged = [item for item in _sorted(service["rejected"]) if item["verdict"] != "refused"]
+    rows += [_row(item, item["numbers"], item["reason"]) for item in judged]
     if rows:
         lines += table(rows, _COLUMNS)
-        lines += ["", "Bytes per GPU (the fullest rank) in GiB; requests of the full context at once."]
+        lines += [
+            "",
+            "GiB per GPU, of the fullest rank. Requests: of the full context, at once. Longest: of one.",
+        ]
+    lines += [f"Refused: {text}." for text in _refusals(service["rejected"])]
     naive = service["naive"]
     if naive:
         lines.append(_naive(naive))
     lines += [f"Note: {note}" for note in service["notes"]]
-    lines += [("" if service["placements"] else "NOT PLACED. ") + service["reason"]]
+    lines += ["", ("Recommendation: " if service["placements"] else "NOT PLACED: ") + service["reason"]]
     for placement in service["placements"][:8]:
         where = ", ".join(
             node["host"] + (f" GPU {','.join(str(gpu['index']) for gpu in node['gpus'])}" if node["gpus"] else "")
@@ -64,8 +71,20 @@ def _service(service):
     return [*lines, ""]
 
 
-def _objective(service):
-    return "kept" if service["kept"] else service["objective"]
+def _chosen(service):
+    estimate = service["estimate"]
+    if service["kept"]:
+        return "stays where it runs"
+    if not estimate["tokens_per_second"]:
+        return "chosen"
+    if service["objective"] == "latency":
+        return f"chosen: {estimate['milliseconds_per_token']:.1f} ms per token"
+    per_gpu = estimate["tokens_per_second"] / _gpus_per_replica(service["layout"])
+    return f"chosen: about {per_gpu:.0f} tokens/s per GPU"
+
+
+def _gpus_per_replica(layout):
+    return layout["tensor_parallel_size"] * layout["pipeline_parallel_size"]
 
 
 def _naive(naive):
@@ -91,7 +110,7 @@ def layout_name(item):
 
 def _row(item, numbers, verdict):
     layout = item["layout"]
-    gpus = layout["tensor_parallel_size"] * layout["pipeline_parallel_size"] * layout["replicas"]
+    gpus = _gpus_per_replica(layout) * layout["replicas"]
     head = [layout_name(item), item["gpu"] or "CPU", gpus if item["gpu"] else "-"]
     if not numbers:
         return [*head, *["-"] * 8, verdict]
@@ -104,23 +123,32 @@ def _row(item, numbers, verdict):
         f"{gib(rank['non_torch'] + rank['cuda_graphs']):.1f}",
         f"{gib(rank['kv_cache']):.1f}",
         f"{gib(rank['budget']):.1f}" if item["gpu"] else "-",
-        numbers["kv_cache_tokens"] or "-",
+        f"{numbers['kv_cache_tokens']:,}" if numbers["kv_cache_tokens"] else "-",
         f"{numbers['max_concurrency']:.1f}" if numbers["kv_cache_tokens"] else "-",
-        context or "-",
+        f"{context:,}" if context else "-",
         verdict,
     ]
 
 
-def _grouped(rejected):
-    """One line for the layouts of one width that are refused for the same reason."""
-    seen, result = set(), []
+_ORDER = ("possible", "needless", "no room", "does not fit", "refused")
+
+
+def _sorted(rejected):
+    """What could be first, what vLLM refuses last."""
+    return sorted(rejected, key=lambda item: _ORDER.index(item["verdict"]))
+
+
+def _refusals(rejected):
+    """One line for all widths that are refused for the same reason."""
+    groups = {}
     for item in rejected:
-        key = (item["gpu"], item["layout"]["tensor_parallel_size"], item["reason"])
-        if item["verdict"] == "refused" and key in seen:
-            continue
-        seen.add(key)
-        result.append(item)
-    return result
+        if item["verdict"] == "refused":
+            width = item["layout"]["tensor_parallel_size"]
+            key = item["gpu"], re.sub(rf"\b{width}\b", "{}", item["reason"])
+            groups.setdefault(key, []).append(width)
+    for (gpu, reason), widths in groups.items():
+        widths = ", ".join(str(width) for width in sorted(set(widths)))
+        yield f"TP {widths} on {gpu}: {reason.replace('{}', widths)}"
 
 
 def _gpus(plan):

@@ -710,7 +710,7 @@ def _numbers(candidate):
     return {
         "ranks": ranks,
         "kv_cache_tokens": found.kv_cache_tokens,
-        "max_concurrency": round(found.max_concurrency, 2),
+        "max_concurrency": round(found.max_concurrency, 4),
         "max_model_len": found.max_model_len,
         "longest_context": found.longest_context,
         "max_num_seqs": found.max_num_seqs,
@@ -742,8 +742,9 @@ def _why(job):
     text = f"{count} × {_shape(chosen)} ({chosen.dtype})"
     if found.kv_cache_tokens:
         text += (
-            f": {format_bytes(found.weights)} of weights per GPU, {count * found.kv_cache_tokens} tokens of KV cache, "
-            f"{count * found.max_concurrency:.1f} requests of {found.max_model_len} tokens at once"
+            f": {format_bytes(found.weights)} of weights per GPU, "
+            f"{count * found.kv_cache_tokens:,} tokens of KV cache, "
+            f"{count * found.max_concurrency:.1f} requests of {found.max_model_len:,} tokens at once"
         )
     elif job.subject.spec is not None:
         text += f": {format_bytes(found.minimum)} per GPU, nothing is cached"
@@ -751,6 +752,8 @@ def _why(job):
         text += "; it stays where it runs"
     elif service["gpus"]:
         text += "; on the GPUs that were named"
+    elif service["tensor_parallel_size"] and service["pipeline_parallel_size"]:
+        text += "; the layout that was declared"
     else:
         text += (
             "; "
