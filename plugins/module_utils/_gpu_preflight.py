@@ -1,0 +1,408 @@
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a GPU host says of itself, and what is planned for it → findings, each with its remedy. No I/O."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _nvidia_smi
+from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_engine import version_tuple
+
+ERROR, WARNING, HINT = "error", "warning", "hint"
+_RANK = {ERROR: 0, WARNING: 1, HINT: 2}
+
+# The CUDA in vllm/vllm-openai images, from the first version that has it (the images' own labels).
+_VLLM_IMAGE_CUDA = (
+    ((0, 28), "13.0"),
+    ((0, 20), "13.0"),
+    ((0, 11, 2), "12.9"),
+    ((0, 9, 2), "12.8"),
+    ((0, 8, 5), "12.4"),
+)
+# The oldest driver that runs any CUDA of a major version (NVIDIA, CUDA compatibility).
+_DRIVER_FOR_CUDA = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
+# get_min_capability() of vLLM 0.32, by method; the second figure is where the hardware has units of its own for it.
+_QUANTIZATION_CAPABILITY = {
+    "awq": (7.5, 7.5),
+    "bitsandbytes": (7.0, 7.0),
+    "fp8": (7.5, 8.9),
+    "gptq": (6.0, 7.5),
+    "int8": (7.5, 7.5),
+    "mxfp4": (8.0, 10.0),
+    "mxfp8": (7.5, 10.0),
+    "nvfp4": (7.5, 10.0),
+}
+_QUANTIZATION_SPELLINGS = {
+    "awq_marlin": "awq",
+    "experts_int8": "int8",
+    "gpt_oss_mxfp4": "mxfp4",
+    "gptq_marlin": "gptq",
+    "modelopt": "fp8",
+    "modelopt_fp4": "nvfp4",
+}
+_BFLOAT16_CAPABILITY = 8.0
+# All others are data-centre GPUs, which can run a newer CUDA through the compatibility libraries in the image.
+_CONSUMER = re.compile(r"\b(GeForce|Quadro|RTX|TITAN)\b")
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def image_cuda(service):
+    """The CUDA version in the service's image, as far as it is declared or known; empty otherwise."""
+    if service.get("image_cuda"):
+        return str(service["image_cuda"])
+    image = service.get("image") or ""
+    if image and "vllm/vllm-openai" not in image:
+        return ""
+    version = version_tuple(str(service.get("engine_version") or image.rpartition(":")[2]).lstrip("v"))
+    for first, cuda in _VLLM_IMAGE_CUDA:
+        if version >= first:
+            return cuda
+    return ""
+
+
+def kernel_module_version(text):
+    """/proc/driver/nvidia/version → '580.159.04'."""
+    match = re.search(r"Kernel Module(?: for \S+)?\s+(\d+\.\d+(?:\.\d+)?)", text or "")
+    return match.group(1) if match else ""
+
+
+def acs_bridges(lspci):
+    """The PCI bridges in the output of `lspci -vv` that send peer traffic up to the root (ACS redirection)."""
+    bridges, address = [], ""
+    for line in (lspci or "").splitlines():
+        if re.match(r"[0-9a-f]{2,4}[:.]", line):
+            address = line.split()[0]
+        elif "ACSCtl:" in line and re.search(r"(SrcValid|ReqRedir|CmpltRedir)\+", line):
+            bridges.append(address)
+    return bridges
+
+
+def _text(node, path):
+    value = (node.findtext(path) or "").strip()
+    return "" if value in ("N/A", "[N/A]", "None", "Requested functionality has been deprecated") else value
+
+
+def _count(node, path):
+    value = _text(node, path)
+    return int(value) if value.isdigit() else 0
+
+
+def health(query):
+    """The state of each GPU in the output of `nvidia-smi -q -x`, as far as it can hurt."""
+    states = []
+    for node in ElementTree.fromstring(query.strip()).findall("gpu"):
+        states.append(
+            {
+                "uuid": _text(node, "uuid"),
+                "name": _text(node, "product_name"),
+                "persistence": _text(node, "persistence_mode") != "Disabled",
+                "mig": _text(node, "mig_mode/current_mig"),
+                "mig_pending": _text(node, "mig_mode/pending_mig"),
+                "ecc": _text(node, "ecc_mode/current_ecc"),
+                "ecc_pending": _text(node, "ecc_mode/pending_ecc"),
+                "uncorrectable": sum(
+                    _count(node, "ecc_errors/volatile/" + name)
+                    for name in (
+                        "dram_uncorrectable",
+                        "sram_uncorrectable",
+                        "sram_uncorrectable_parity",
+                        "sram_uncorrectable_secded",
+                    )
+                ),
+                "repair_pending": "Yes"
+                in (
+                    _text(node, "retired_pages/pending_retirement"),
+                    _text(node, "retired_pages/pending_blacklist"),
+                    _text(node, "remapped_rows/remapped_row_pending"),
+                ),
+                "repair_failed": _text(node, "remapped_rows/remapped_row_failure") == "Yes",
+                "recovery": _text(node, "gpu_recovery_action"),
+                "fabric": _text(node, "fabric/state"),
+                "fabric_status": _text(node, "fabric/status"),
+                "compute_mode": _text(node, "compute_mode"),
+            }
+        )
+    return states
+
+
+# --- judging --------------------------------------------------------------------------------------------------------
+
+
+def _finding(severity, check, subject, found, remedy):
+    return {"severity": severity, "check": check, "subject": subject, "found": found, "remedy": remedy}
+
+
+def _driver(observed):
+    """Findings that leave nothing else to look at."""
+    if observed.get("smi_rc") is None:
+        if not observed.get("nvidia_pci_devices"):
+            yield _finding(
+                ERROR,
+                "gpu",
+                "host",
+                "no NVIDIA device is on the PCI bus",
+                "place the service elsewhere, pass a GPU through to this machine, or set accelerator: cpu",
+            )
+        else:
+            yield _finding(
+                ERROR,
+                "driver",
+                "host",
+                "%d NVIDIA devices, but no driver (no nvidia-smi)" % len(observed["nvidia_pci_devices"]),
+                "install the driver, 580 or newer for images with CUDA 13, and reboot",
+            )
+    elif observed["smi_rc"] != 0:
+        failure = _nvidia_smi.explain_failure(
+            observed["smi_rc"], observed.get("smi", ""), observed.get("smi_error", "")
+        )
+        yield _finding(ERROR, "driver", "host", failure["reason"], failure["hint"] or "run nvidia-smi and read dmesg")
+
+
+def _versions(facts, observed):
+    loaded = kernel_module_version(observed.get("kernel_module"))
+    if loaded and facts["driver_version"] and loaded != facts["driver_version"]:
+        yield _finding(
+            ERROR,
+            "driver",
+            "host",
+            "the loaded kernel module is %s, the installed libraries are %s" % (loaded, facts["driver_version"]),
+            "reboot the host",
+        )
+
+
+def _gpu_states(states):
+    for gpu in states:
+        name = "%s %s" % (gpu["name"], gpu["uuid"])
+        if not gpu["persistence"]:
+            yield _finding(
+                WARNING,
+                "persistence",
+                name,
+                "persistence mode is off: the driver unloads when idle, and each start pays for that",
+                "systemctl enable --now nvidia-persistenced, or nvidia-smi -pm 1",
+            )
+        if gpu["mig_pending"] and gpu["mig_pending"] != gpu["mig"]:
+            yield _finding(
+                ERROR,
+                "mig",
+                name,
+                "MIG is %s now and %s after the next reset" % (gpu["mig"].lower(), gpu["mig_pending"].lower()),
+                "stop what uses the GPU and run nvidia-smi --gpu-reset, or reboot",
+            )
+        elif gpu["mig"] == "Enabled":
+            yield _finding(
+                HINT,
+                "mig",
+                name,
+                "MIG is enabled: only its instances can be used, and each service gets one",
+                "nvidia-smi -mig 0 gives the whole GPU back",
+            )
+        if gpu["ecc_pending"] and gpu["ecc_pending"] != gpu["ecc"]:
+            yield _finding(
+                WARNING,
+                "ecc",
+                name,
+                "ECC is %s now and %s after the next reset, which changes the memory there is"
+                % (gpu["ecc"].lower(), gpu["ecc_pending"].lower()),
+                "reboot before planning",
+            )
+        if gpu["repair_failed"]:
+            yield _finding(
+                ERROR,
+                "ecc",
+                name,
+                "memory rows could not be remapped",
+                "the GPU has to be exchanged (nvidia-smi -q -d ROW_REMAPPER)",
+            )
+        elif gpu["repair_pending"]:
+            yield _finding(
+                ERROR,
+                "ecc",
+                name,
+                "bad memory waits to be taken out of use",
+                "reset the GPU (nvidia-smi --gpu-reset) or reboot",
+            )
+        elif gpu["uncorrectable"]:
+            yield _finding(
+                WARNING,
+                "ecc",
+                name,
+                "%d uncorrectable memory errors since the last reset" % gpu["uncorrectable"],
+                "reset the GPU (nvidia-smi --gpu-reset); when they return, run dcgmi diag -r 3",
+            )
+        if gpu["recovery"]:
+            yield _finding(
+                ERROR,
+                "recovery",
+                name,
+                "the driver asks for: " + gpu["recovery"].lower(),
+                "do so before anything starts on it",
+            )
+        if gpu["compute_mode"] in ("Prohibited", "Exclusive_Process"):
+            yield _finding(
+                ERROR if gpu["compute_mode"] == "Prohibited" else WARNING,
+                "compute_mode",
+                name,
+                "compute mode is " + gpu["compute_mode"],
+                "nvidia-smi -c DEFAULT",
+            )
+
+
+def _fabric(states, observed):
+    manager = observed.get("fabric_manager") or {}
+    version, driver = manager.get("version"), observed.get("driver_version")
+    if any(gpu["fabric"] for gpu in states) or observed.get("nvswitches"):
+        unready = [gpu["uuid"] for gpu in states if gpu["fabric"] and gpu["fabric"] != "Completed"]
+        if manager.get("state") != "active":
+            yield _finding(
+                ERROR,
+                "fabric_manager",
+                "host",
+                "NVSwitches join the GPUs, and nvidia-fabricmanager is %s: CUDA would fail with error 802"
+                % (manager.get("state") or "not installed"),
+                "install nvidia-fabricmanager in the driver's version, systemctl enable --now nvidia-fabricmanager",
+            )
+        elif version and driver and version != driver:
+            yield _finding(
+                ERROR,
+                "fabric_manager",
+                "host",
+                "nvidia-fabricmanager is %s and the driver %s" % (version, driver),
+                "install both in the same version and reboot",
+            )
+        elif unready:
+            yield _finding(
+                ERROR,
+                "fabric_manager",
+                ", ".join(unready),
+                "the GPU has not joined the NVLink fabric",
+                "systemctl restart nvidia-fabricmanager, then read its log",
+            )
+
+
+def _peer_traffic(states, observed):
+    bridges = observed.get("acs_bridges") or []
+    if len(states) > 1 and bridges:
+        yield _finding(
+            HINT,
+            "acs",
+            "host",
+            "PCI access control (ACS) sends traffic between GPUs through the CPU on %d bridges" % len(bridges),
+            "outside of virtual machines, switch ACS off in the firmware, or with setpci ECAP_ACS+0x6.w=0000",
+        )
+    command_line = observed.get("kernel_command_line") or ""
+    if len(states) > 1 and observed.get("iommu") and not re.search(r"\biommu=pt\b", command_line):
+        yield _finding(
+            HINT,
+            "iommu",
+            "host",
+            "the IOMMU translates every transfer between GPUs, which is slow and has made NCCL hang",
+            "add iommu=pt to the kernel's command line, or switch the IOMMU off in the firmware",
+        )
+
+
+def _cuda(service, gpus, facts):
+    wanted = image_cuda(service)
+    driver = version_tuple(facts["driver_version"])
+    if not wanted or not driver:
+        return
+    major = version_tuple(wanted)[0]
+    needed = _DRIVER_FOR_CUDA.get(major)
+    newest = facts["cuda_version"] or ""
+    if needed and driver < version_tuple(needed):
+        data_centre = not any(_CONSUMER.search(gpu["name"] or "") for gpu in gpus)
+        can_translate = data_centre and major == 13 and driver[0] in (535, 570)
+        yield _finding(
+            WARNING if can_translate else ERROR,
+            "cuda",
+            service["name"],
+            "its image has CUDA %s, which needs driver %s; the driver is %s (CUDA %s)"
+            % (wanted, needed, facts["driver_version"], newest),
+            "set VLLM_ENABLE_CUDA_COMPATIBILITY: 1 in env of the service, or better upgrade the driver"
+            if can_translate
+            else "upgrade the driver, or choose an image with CUDA %s or older" % newest,
+        )
+    elif newest and version_tuple(wanted) > version_tuple(newest):
+        yield _finding(
+            WARNING,
+            "cuda",
+            service["name"],
+            "its image has CUDA %s, the driver %s knows up to %s" % (wanted, facts["driver_version"], newest),
+            "upgrade the driver if the start fails with 'PTX was compiled with an unsupported toolchain'"
+            " or 'unsatisfied condition: cuda'",
+        )
+
+
+def _capability(service, gpus):
+    dtype = service.get("dtype") or ""
+    method = (service.get("quantization") or "").lower().replace("-", "_")
+    method = _QUANTIZATION_SPELLINGS.get(method, method)
+    for name, capability in sorted(
+        {(gpu["name"], gpu["compute_capability"]) for gpu in gpus if gpu["compute_capability"]}
+    ):
+        on = "%s (compute capability %g)" % (name, capability)
+        if dtype == "bfloat16" and capability < _BFLOAT16_CAPABILITY:
+            yield _finding(
+                ERROR,
+                "dtype",
+                service["name"],
+                "bfloat16 needs compute capability %g; it is placed on %s" % (_BFLOAT16_CAPABILITY, on),
+                "set dtype: float16 for it",
+            )
+        needed, native = _QUANTIZATION_CAPABILITY.get(method, (0, 0))
+        if capability < needed:
+            yield _finding(
+                ERROR,
+                "quantization",
+                service["name"],
+                "%s needs compute capability %g; it is placed on %s" % (method, needed, on),
+                "choose a checkpoint in another format (AWQ and GPTQ run from 7.5), or other GPUs",
+            )
+        elif capability < native:
+            yield _finding(
+                HINT,
+                "quantization",
+                service["name"],
+                "%s has no units of its own for %s: weights stay small, arithmetic is done in 16 bits" % (on, method),
+                "none is needed; it is slower than on compute capability %g" % native,
+            )
+
+
+def findings(observed, services=()):
+    """All findings of one host, the worst first.
+
+    observed: what the module gpu_preflight gathers, see there. services: those placed on this host, each with `name`
+    and as far as known `accelerator`, `image`, `image_cuda`, `engine_version`, `dtype`, `quantization`, and `gpus`
+    (UUIDs; empty means all). Services with `accelerator: cpu` are passed over, and where all are, so is the host.
+    """
+    wanting = [service for service in services if (service.get("accelerator") or "cuda") == "cuda"]
+    if services and not wanting:
+        return []
+    found = list(_driver(observed))
+    if not found:
+        facts = _nvidia_smi.parse(observed["smi"], observed.get("compute_capabilities", ""))
+        if not facts["gpus"]:
+            found = [_finding(ERROR, "driver", "host", facts["reason"], facts["hint"] or "read dmesg")]
+        else:
+            states = health(observed["smi"])
+            observed = dict(observed, driver_version=facts["driver_version"])
+            found += _versions(facts, observed)
+            found += _gpu_states(states)
+            found += _fabric(states, observed)
+            found += _peer_traffic(states, observed)
+            for service in wanting:
+                chosen = service.get("gpus") or []
+                gpus = [gpu for gpu in facts["gpus"] if not chosen or gpu["uuid"] in chosen]
+                found += _cuda(service, gpus, facts)
+                found += _capability(service, gpus)
+    return sorted(found, key=lambda item: _RANK[item["severity"]])
+
+
+def describe(finding):
+    """A finding as one line."""
+    return "%(severity)s: %(subject)s: %(found)s. Remedy: %(remedy)s." % finding
