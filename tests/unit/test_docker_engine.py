@@ -145,12 +145,12 @@ def test_guarded_containers_are_those_with_gpus_or_a_label():
     running = [
         container("z-gpu", requests=[GPUS_ALL]),
         container("plain", labels={"other": "1"}),
-        container("a-service", labels={"inferops.gpu_host.service": "qwen"}),
+        container("a-service", labels={"io.github.inferops.service": "qwen"}),
     ]
-    listed = engine.running_containers(running, ["inferops.gpu_host.service"])
+    listed = engine.running_containers(running, ["io.github.inferops.service"])
     assert [item["name"] for item in listed] == ["a-service", "plain", "z-gpu"]
     assert [bool(item["reason"]) for item in listed] == [True, False, True]
-    assert listed[0]["reason"] == "carries the label inferops.gpu_host.service"
+    assert listed[0]["reason"] == "carries the label io.github.inferops.service"
     assert listed[0]["id"] == "0123456789ab"
 
 
