@@ -229,9 +229,13 @@ _OPTIONS_ELSEWHERE = {
 
 
 def option_name(name):
-    """The one spelling of a `vllm serve` option: `--max_model_len`, `max_model_len` → `max-model-len`."""
-    name = str(name).strip().lstrip("-").replace("_", "-")
-    return _OPTION_ALIASES.get(name, name)
+    """The one spelling of a `vllm serve` option: `--max_model_len`, `max_model_len` → `max-model-len`.
+
+    What follows a dot is a key inside the option (`hf-overrides.rope_parameters`) and keeps its underscores.
+    """
+    name, dot, inner = str(name).strip().lstrip("-").partition(".")
+    name = name.replace("_", "-")
+    return _OPTION_ALIASES.get(name, name) + dot + inner
 
 
 def _lift_options(service, label, problems):

@@ -9,6 +9,7 @@ import hashlib
 import json
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _vllm_options
+from ansible_collections.inferops.gpu_host.plugins.module_utils._service import option_name
 
 CONFIG_PATH = "/etc/vllm/config.yaml"  # the loader wants .yaml or .yml
 CACHE_PATH = "/root/.cache/vllm"
@@ -81,13 +82,13 @@ def engine_options(service, plan=None, placement=None, settings=None):
         "api-key": service.get("api_key"),
     }
     for key, value in planned.items():
-        option = _vllm_options.name_of(key)
+        option = option_name(key)
         if option in ("replicas", "expert-parallel") or option in options:
             continue
         options[option] = value
     if _kind(service, plan) in ("embedding", "rerank"):
         options["runner"] = "pooling"
-    options.update({_vllm_options.name_of(key): value for key, value in (service.get("options") or {}).items()})
+    options.update({option_name(key): value for key, value in (service.get("options") or {}).items()})
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -258,7 +259,7 @@ def _health_probe(service, port, network):
     address = service.get("bind_address") if network == "host" else None
     address = "127.0.0.1" if address in (None, "", "0.0.0.0", "::") else address
     address = f"[{address}]" if ":" in address else address
-    options = {_vllm_options.name_of(name) for name in service.get("options") or {}}
+    options = {option_name(name) for name in service.get("options") or {}}
     scheme, imports, handler = "http", "urllib.request as r", ""
     if "ssl-certfile" in options:
         scheme, imports = "https", "ssl, urllib.request as r"

@@ -13,6 +13,7 @@ import difflib
 import json
 import re
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils._service import option_name
 from ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_option_table import OPTIONS, VERSIONS
 
 _LISTS_IN_FILE_SINCE = (0, 10, 1)
@@ -88,12 +89,6 @@ def version_of_image(image):
     return match.group(1) if match else None
 
 
-def name_of(spelling):
-    """The one spelling of an option: `--max_model_len` → `max-model-len`; what follows a dot is left alone."""
-    name, dot, inner = str(spelling).strip().lstrip("-").partition(".")
-    return name.replace("_", "-") + dot + inner
-
-
 def known_options(engine_version=None):
     """(options, exact): {name: kind} of the recorded version that stands for this one.
 
@@ -134,7 +129,7 @@ class _Translation:
         self.warnings = []
         self.problems = []
         for spelling, value in options.items():
-            name = name_of(spelling)
+            name = option_name(spelling)
             if name in self.options:
                 self.problems.append(f"options: {name} is given twice")
             if value is not None:
