@@ -154,7 +154,7 @@ def container_args(placement, service, host, image, model_dir, config_dir, cache
             **settings["labels"],
         },
         "healthcheck": {
-            "test": ["CMD", "python3", "-c", _health_probe(service, port, network)],
+            "test": ["CMD-SHELL", f'python3 -c "{_health_probe(service, port, network)}" 2>/dev/null'],
             "interval": "10s",
             "timeout": "10s",
             "retries": 3,

@@ -134,6 +134,18 @@ class _Translation:
                 self.problems.append(f"options: {name} is given twice")
             if value is not None:
                 self.options[name] = value
+        self.fold_dots()
+
+    def fold_dots(self):
+        """`hf-overrides.rope_parameters.factor: 2` into the mapping: vLLM would let one form override the other."""
+        for name in [name for name in self.options if "." in name]:
+            outer, *path = name.split(".")
+            value = self.options.pop(name)
+            inside = self.options[outer] = self.mapping(outer)
+            for key in path[:-1]:
+                inside[key] = dict(inside.get(key) or {})
+                inside = inside[key]
+            inside[path[-1]] = value
 
     def run(self):
         for name, reason in _OWN.items():
@@ -249,19 +261,15 @@ class _Translation:
     # Values
 
     def write(self, name, value):
-        outer = name.partition(".")[0]
-        kind = self.known.get(outer)
-        negated = outer[len("no-") :] if outer.startswith("no-") else None
+        kind = self.known.get(name)
+        negated = name[len("no-") :] if name.startswith("no-") else None
         if kind is None and self.known.get(negated) == "b" and truth(value) is not None:
-            name, outer, kind, value = negated, negated, "b", not truth(value)
-        if kind is None and not self.accept_unknown(outer):
+            name, kind, value = negated, "b", not truth(value)
+        if kind is None and not self.accept_unknown(name):
             return
-        pairs = "k" in OPTIONS.get(outer, "")
-        if pairs:
+        if "k" in OPTIONS.get(name, ""):
             value = self.pairs(name, value)
-        if name != outer and isinstance(value, (bool, list)):
-            self.config[name] = json.dumps(value)
-        elif kind in ("b", "s", "B"):
+        if kind in ("b", "s", "B"):
             self.write_flag(name, kind, value)
         elif isinstance(value, dict):
             # JSON in a string: before 0.16 the loader cannot read mappings from the file.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
@@ -155,7 +156,7 @@ def test_every_container():
     assert 0 < config["shutdown-timeout"] < args["stop_timeout"]
     assert "/data/cache:/root/.cache/vllm" in args["volumes"]
     assert "http://127.0.0.1:8000/health" in args["healthcheck"]["test"][-1]
-    compile(args["healthcheck"]["test"][-1], "probe", "exec")
+    compile(shlex.split(args["healthcheck"]["test"][-1])[2], "probe", "exec")
     assert "runner" not in config
 
 
@@ -212,7 +213,7 @@ def test_tls_is_probed_as_tls():
     declared = {"name": "m", "model": "a/b", "port": 8000, "options": {"ssl-certfile": "/c.pem", "ssl-keyfile": "/k"}}
     args, _ = render(declared, [0])
     assert "https://127.0.0.1:8000/health" in args["healthcheck"]["test"][-1]
-    compile(args["healthcheck"]["test"][-1], "probe", "exec")
+    compile(shlex.split(args["healthcheck"]["test"][-1])[2], "probe", "exec")
 
 
 def test_label_changes_with_the_options_and_only_then():

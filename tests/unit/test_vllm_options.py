@@ -154,11 +154,17 @@ def test_lists():
     assert config(**{"allowed-origins": ["*"]}) == {"allowed-origins": '["*"]'}
 
 
-def test_dots_reach_inside_and_keep_their_underscores():
+def test_dots_are_folded_into_the_mapping():
     got = config(
-        **{"--structured_outputs_config.disable_any_whitespace": True, "hf_overrides.rope_parameters.factor": 2}
+        **{
+            "--structured_outputs_config.disable_any_whitespace": True,
+            "guided-decoding-backend": "xgrammar",
+            "hf_overrides": {"rope_parameters": {"rope_type": "yarn"}},
+            "hf_overrides.rope_parameters.factor": 2,
+        }
     )
-    assert got == {"structured-outputs-config.disable_any_whitespace": "true", "hf-overrides.rope_parameters.factor": 2}
+    assert json.loads(got["structured-outputs-config"]) == {"backend": "xgrammar", "disable_any_whitespace": True}
+    assert json.loads(got["hf-overrides"]) == {"rope_parameters": {"rope_type": "yarn", "factor": 2}}
 
 
 @pytest.mark.parametrize(
