@@ -1,0 +1,41 @@
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters over the endpoints of the services."""
+
+from __future__ import annotations
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _endpoints
+from ansible_collections.inferops.gpu_host.plugins.module_utils._service import ServiceError, normalize_services
+
+
+def _normalized(services):
+    try:
+        return normalize_services(services)
+    except ServiceError as error:
+        raise AnsibleFilterError(f"inference_services: {error}") from error
+
+
+def _endpoints_on_host(plan, services, host, address=None, given=None, default_key=None):
+    if given:
+        return _endpoints.given(given)
+    return _endpoints.on_host(plan or {}, _normalized(services), host, address, default_key)
+
+
+def _endpoint_keys(services, given=None, default=None):
+    if given:
+        named = zip(_endpoints.given(given), given)
+        return {endpoint["service"]: item["api_key"] for endpoint, item in named if item.get("api_key")}
+    return _endpoints.keys(_normalized(services), default)
+
+
+class FilterModule:
+    def filters(self):
+        return {
+            "connection_card": _endpoints.card,
+            "endpoint_keys": _endpoint_keys,
+            "endpoint_report": lambda result, endpoint: _endpoints.report(endpoint, result),
+            "endpoints_on_host": _endpoints_on_host,
+        }
