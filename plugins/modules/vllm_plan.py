@@ -41,8 +41,8 @@ options:
       gpus:
         description:
           - What M(inferops.gpu_host.gpu_info) found, or what is declared for a machine that does not exist yet.
-          - Declared is a name such as V(H20-96GB), a mapping C({model: H20-96GB, count: 8}), a mapping with C(memory)
-            and C(compute_capability) for a card that the catalogue does not know, or a list of these.
+          - Declared is a name such as V(H20-96GB), a mapping of C(model) and C(count), a mapping with C(memory) and
+            C(compute_capability) for a card that the catalogue does not know, or a list of these.
         type: raw
       links:
         description: What M(inferops.gpu_host.gpu_info) says about the links between the GPUs.

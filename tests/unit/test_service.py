@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _service
@@ -128,3 +130,9 @@ def test_one_port_on_one_host_names_both():
         normalize_services(pair)
     pair[1]["host"] = "gpu2"
     assert len(normalize_services(pair)) == 2
+
+
+def test_the_page_names_every_key():
+    page = (Path(__file__).resolve().parents[2] / "docs/services.md").read_text(encoding="utf-8")
+    for key in _service.SCHEMA:
+        assert f"| `{key}` |" in page
