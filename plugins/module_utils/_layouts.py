@@ -17,7 +17,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._estimate import
     naive_bytes,
     naive_estimate,
 )
-from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GB, GIB
+from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GB, GIB, round_up
 
 MOST_HOSTS = 16  # of one replica
 # An automatic length keeps this much of the cache back: the estimate's worst error on measured runs is 3 %.
@@ -229,9 +229,19 @@ def judge(subject, kind, tp, pp, hosts, widths, utilization=None):
     if subject.spec is None:
         return _judge_by_count(subject, candidate)
     reason = refused_by_vllm(subject, kind, candidate)
+    if reason and subject.spec.moe and service["expert_parallel"] is None and tp > 1:
+        # Experts dealt out whole can be had where their slices cannot.
+        candidate.expert_parallel = not refused_by_vllm(subject, kind, _whole_experts(candidate))
+        reason = "" if candidate.expert_parallel else reason
     if reason:
         return candidate.refuse(reason)
     return _judge_by_memory(subject, candidate, utilization)
+
+
+def _whole_experts(candidate):
+    other = Candidate(candidate.kind, candidate.tp, candidate.pp, candidate.hosts, True)
+    other.dtype = candidate.dtype
+    return other
 
 
 def _too_wide(tp, pp, widths):
@@ -281,10 +291,25 @@ def refused_by_vllm(subject, kind, candidate):
         return f"dtype bfloat16 needs compute capability 8.0, {kind.name} has {kind.capability:g}: use float16"
     if spec.heads % tp:
         return f"{spec.heads} attention heads are not divisible by tensor_parallel_size {tp}"
+    kv_heads = spec.kv_heads
+    if kv_heads and not spec.mla and kv_heads % tp and tp % kv_heads:
+        return f"{kv_heads} key-value heads neither divide nor are divided by tensor_parallel_size {tp}"
+    vocabulary = round_up(spec.vocab_size, 64)
+    if not spec.encoder_only and vocabulary % tp:
+        return f"the vocabulary ({vocabulary} with padding) is not divisible by tensor_parallel_size {tp}"
+    if spec.intermediate_size % tp:
+        return f"intermediate_size {spec.intermediate_size} is not divisible by tensor_parallel_size {tp}"
     if pp > 1 and not spec.supports_pipeline:
         return f"{spec.architecture} has no pipeline parallelism"
     if pp > spec.num_layers:
         return f"{spec.num_layers} layers cannot fill {pp} stages"
+    block = spec.quantization.block if spec.quantization else None
+    widths = [spec.intermediate_size] + (
+        [spec.moe.intermediate_size] if spec.moe and not candidate.expert_parallel else []
+    )
+    for width in widths:
+        if block and width and width // tp % block[0]:
+            return f"FP8 blocks of {block[0]} do not divide a width of {width} over tensor_parallel_size {tp}"
     return ""
 
 

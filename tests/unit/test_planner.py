@@ -384,3 +384,11 @@ def test_the_input_is_left_alone():
     before = copy.deepcopy((services, fleet))
     plan(services, fleet)
     assert (services, fleet) == before
+
+
+def test_whole_experts_where_slices_do_not_fit_the_blocks():
+    model = "Qwen/Qwen3-30B-A3B-FP8"  # experts of 768: blocks of 128 go six times
+    entry = only([service(model, tensor_parallel_size=4, pipeline_parallel_size=1)], hosts("H100", 4))
+    assert entry["layout"]["expert_parallel"] and entry["engine"]["enable_expert_parallel"]
+    message = problem([service(model, tensor_parallel_size=4, expert_parallel=False)], hosts("H100", 4))
+    assert "128" in message
