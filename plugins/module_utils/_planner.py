@@ -319,8 +319,8 @@ def _least_cost(job, candidate):
         candidate.shortened,
         needed * candidate.gpus,
         candidate.hosts,
+        candidate.kind.total,  # the smallest card that is enough
         -needed * candidate.speed.tokens_per_second,
-        candidate.kind.total,
         candidate.kind.name,
         candidate.pp,
         candidate.tp,
@@ -545,6 +545,12 @@ def _settle(jobs):
 # --- hosts without GPUs -------------------------------------------------------------------------------------
 
 
+def _cpu_cache(service):
+    """Bytes of cache: VLLM_CPU_KVCACHE_SPACE counts GiB."""
+    wanted = service["env"].get("VLLM_CPU_KVCACHE_SPACE", "")
+    return int(float(wanted) * GIB) if wanted.replace(".", "", 1).isdigit() and float(wanted) else CPU_CACHE
+
+
 def _place_on_cpu(placer, job):
     service = job.service
     allowed = [placer.by_name[name] for name in service["hosts"]] or list(placer.hosts)
@@ -560,9 +566,10 @@ def _place_on_cpu(placer, job):
     spread = tp * pp if 1 < tp * pp <= len(service["hosts"]) else 1
     candidate.hosts = spread
     if job.subject.spec is not None:
-        candidate.estimate = _layouts.cpu_estimate(job.subject, candidate, CPU_CACHE)
+        cache = _cpu_cache(service)
+        candidate.estimate = _layouts.cpu_estimate(job.subject, candidate, cache)
         candidate.max_model_len = candidate.estimate.max_model_len
-        needed = sum(r.weights + r.activation for r in candidate.estimate.ranks) + CPU_CACHE + CPU_OVERHEAD
+        needed = sum(r.weights + r.activation for r in candidate.estimate.ranks) + cache + CPU_OVERHEAD
         roomy = [host for host in allowed if host.memory is None or host.memory >= needed]
         if not roomy:
             job.problem = (
