@@ -54,13 +54,20 @@ class DockerHost:
 
     def get(self, path, timeout=10):
         """The answer of the engine's API as data; None when it does not answer."""
+        try:
+            return json.loads(self.get_bytes(path, timeout) or b"null")
+        except ValueError:
+            return None
+
+    def get_bytes(self, path, timeout=10):
+        """The answer of the engine's API as it came; None when it does not answer."""
         connection = _UnixConnection(self.socket, timeout)
         try:
             connection.request("GET", path)
             response = connection.getresponse()
             body = response.read()
-            return json.loads(body.decode("utf-8")) if response.status == 200 else None
-        except (OSError, http.client.HTTPException, ValueError):
+            return body if response.status == 200 else None
+        except (OSError, http.client.HTTPException):
             return None
         finally:
             connection.close()

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _nvidia_smi
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_engine import version_tuple

@@ -79,7 +79,7 @@ def detect_type(spec, model="", files=(), tokenizer_config=None):
     if spec.kind in TYPES_BY_KIND:
         return TYPES_BY_KIND[spec.kind]
     name = str(model).lower()
-    if "modules.json" in files or "1_Pooling/config.json" in files or "embed" in name.split("/")[-1]:
+    if "modules.json" in files or "1_Pooling/config.json" in files or "embed" in name.rsplit("/", 1)[-1]:
         return "embedding"
     if "rerank" in name:
         return "rerank"

@@ -9,7 +9,7 @@ Four commands tell everything; each is a list of arguments, so that a module and
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _gpu_catalogue
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import MIB

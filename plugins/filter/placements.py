@@ -1,0 +1,31 @@
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters over the plan."""
+
+from __future__ import annotations
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _placements
+from ansible_collections.inferops.gpu_host.plugins.module_utils._service import ServiceError, normalize_services
+
+
+def _normalized(services):
+    try:
+        return normalize_services(services)
+    except ServiceError as error:
+        raise AnsibleFilterError(f"inference_services: {error}") from error
+
+
+def _placements_on_host(plan, services, host, images=None, options=None):
+    return _placements.on_host(plan, _normalized(services), host, images, options)
+
+
+def _images_on_host(plan, services, host, images=None):
+    return _placements.images_on_host(plan, _normalized(services), host, images)
+
+
+class FilterModule:
+    def filters(self):
+        return {"placements_on_host": _placements_on_host, "images_on_host": _images_on_host}

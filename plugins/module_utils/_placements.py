@@ -1,0 +1,47 @@
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Views of the plan: what one host has to do."""
+
+from __future__ import annotations
+
+# The image of a service that names none, by accelerator. `cpu` is built by the container_image role.
+DEFAULT_IMAGES = {
+    "cuda": "vllm/vllm-openai:v0.33.0",
+    "cpu": "inferops/vllm-cpu:0.32.0",
+}
+
+
+def on_host(plan, services, host, images=None, options=None):
+    """The work of one host: [{service, image, plan, placement}], one for each replica that has a node there.
+
+    services: as normalize_services returns them; absent ones are no work.
+    images: {accelerator: image} over DEFAULT_IMAGES.
+    options: {accelerator: engine options} below what the plan and the service say.
+    """
+    declared = {service["name"]: service for service in services}
+    chosen = dict(DEFAULT_IMAGES, **(images or {}))
+    work = []
+    for entry in plan.get("services", []):
+        service = declared.get(entry["name"])
+        if service is None or service["state"] == "absent":
+            continue
+        accelerator = service["accelerator"]
+        engine = dict((options or {}).get(accelerator, {}), **(entry.get("engine") or {}))
+        for placement in entry.get("placements", []):
+            if any(node["host"] == host for node in placement["nodes"]):
+                work.append(
+                    {
+                        "service": service,
+                        "image": service["image"] or chosen[accelerator],
+                        "plan": dict(entry, engine=engine),
+                        "placement": placement,
+                    }
+                )
+    return work
+
+
+def images_on_host(plan, services, host, images=None):
+    """The images that one host needs, without repetition: [{name}], as container_image_images wants them."""
+    names = [item["image"] for item in on_host(plan, services, host, images)]
+    return [{"name": name} for name in dict.fromkeys(names)]

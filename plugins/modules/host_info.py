@@ -1,0 +1,150 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_info
+short_description: Facts of a host that decide whether it can serve
+version_added: "0.1.0"
+author: "The inferops.gpu_host maintainers (@inferops)"
+description:
+  - Tells what C(setup) does not. How much space there is below paths that may not exist yet,
+    which TCP ports are listened on and by which program, and which Python modules can be imported.
+attributes:
+  check_mode:
+    description: Changes nothing, so it runs in check mode as well.
+    support: full
+  diff_mode:
+    description: There is nothing to compare.
+    support: none
+options:
+  paths:
+    description:
+      - Paths whose file system is looked at. A path that does not exist is judged by its nearest existing parent.
+    type: list
+    elements: path
+    default: []
+  python_modules:
+    description: Names of Python modules that are tried in the interpreter that runs this module.
+    type: list
+    elements: str
+    default: []
+"""
+
+EXAMPLES = r"""
+- name: Look at the disk and the ports
+  inferops.gpu_host.host_info:
+    paths: [/data, /var/lib/docker]
+    python_modules: [requests]
+  register: host
+"""
+
+RETURN = r"""
+paths:
+  description: What lies below each path.
+  returned: always
+  type: dict
+  contains:
+    exists:
+      description: Whether the path itself exists.
+      type: bool
+    free_bytes:
+      description: Bytes that root can still write.
+      type: int
+    total_bytes:
+      description: Size of the file system in bytes.
+      type: int
+    root_filesystem:
+      description: Whether it is the file system of C(/).
+      type: bool
+listening:
+  description: The TCP ports that are listened on, as strings, each with C(process) and C(pid) where they can be seen.
+  returned: always
+  type: dict
+python_modules:
+  description: Whether each module can be imported.
+  returned: always
+  type: dict
+"""
+
+import glob
+import importlib.util
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils._listening import listening_sockets
+
+
+def space_below(path):
+    exists = os.path.exists(path)
+    while not os.path.exists(path):
+        path = os.path.dirname(path) or "/"
+    status = os.statvfs(path)
+    return {
+        "exists": exists,
+        "free_bytes": status.f_bfree * status.f_frsize,
+        "total_bytes": status.f_blocks * status.f_frsize,
+        "root_filesystem": os.stat(path).st_dev == os.stat("/").st_dev,
+    }
+
+
+def processes_by_inode():
+    """{socket inode: (process name, pid)} of all processes that may be looked at."""
+    owners = {}
+    for link in glob.glob("/proc/[0-9]*/fd/*"):
+        try:
+            target = os.readlink(link)
+            if target.startswith("socket:["):
+                pid = link.split("/")[2]
+                if target[8:-1] not in owners:
+                    with open("/proc/%s/comm" % pid) as handle:
+                        owners[target[8:-1]] = (handle.read().strip(), int(pid))
+        except OSError:
+            continue  # the process ended, or it is another user's
+    return owners
+
+
+def listening():
+    sockets = {}
+    for table in ("/proc/net/tcp6", "/proc/net/tcp"):
+        try:
+            with open(table) as handle:
+                sockets.update(listening_sockets(handle.read()))
+        except OSError:
+            continue  # no IPv6 here
+    owners = processes_by_inode()
+    nobody = (None, None)
+    return {
+        str(port): dict(zip(("process", "pid"), owners.get(inode, nobody))) for port, inode in sorted(sockets.items())
+    }
+
+
+def importable(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "paths": {"type": "list", "elements": "path", "default": []},
+            "python_modules": {"type": "list", "elements": "str", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    module.exit_json(
+        changed=False,
+        paths={path: space_below(path) for path in module.params["paths"]},
+        listening=listening(),
+        python_modules={name: importable(name) for name in module.params["python_modules"]},
+    )
+
+
+if __name__ == "__main__":
+    main()
