@@ -26,6 +26,14 @@ def _images_on_host(plan, services, host, images=None):
     return _placements.images_on_host(plan, _normalized(services), host, images)
 
 
+def _images_of_services(services, images=None):
+    return sorted({_placements.image_of(service, images) for service in _normalized(services)})
+
+
 class FilterModule:
     def filters(self):
-        return {"placements_on_host": _placements_on_host, "images_on_host": _images_on_host}
+        return {
+            "placements_on_host": _placements_on_host,
+            "images_on_host": _images_on_host,
+            "images_of_services": _images_of_services,
+        }

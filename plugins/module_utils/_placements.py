@@ -20,7 +20,6 @@ def on_host(plan, services, host, images=None, options=None):
     options: {accelerator: engine options} below what the plan and the service say.
     """
     declared = {service["name"]: service for service in services}
-    chosen = dict(DEFAULT_IMAGES, **(images or {}))
     work = []
     for entry in plan.get("services", []):
         service = declared.get(entry["name"])
@@ -33,12 +32,17 @@ def on_host(plan, services, host, images=None, options=None):
                 work.append(
                     {
                         "service": service,
-                        "image": service["image"] or chosen[accelerator],
+                        "image": image_of(service, images),
                         "plan": dict(entry, engine=engine),
                         "placement": placement,
                     }
                 )
     return work
+
+
+def image_of(service, images=None):
+    """The image of a normalized service: its own, or that of its accelerator."""
+    return service["image"] or dict(DEFAULT_IMAGES, **(images or {}))[service["accelerator"]]
 
 
 def images_on_host(plan, services, host, images=None):

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils._placements import (
+    DEFAULT_IMAGES,
+    images_on_host,
+    on_host,
+)
+from ansible_collections.inferops.gpu_host.plugins.module_utils._service import normalize_services
+
+SERVICES = normalize_services(
+    [
+        {"name": "chat", "model": "a/chat"},
+        {"name": "small", "model": "a/small", "accelerator": "cpu", "image": "registry.example/own:1"},
+        {"name": "gone", "model": "a/gone", "state": "absent"},
+    ]
+)
+PLAN = {
+    "services": [
+        {
+            "name": "chat",
+            "engine": {"max-model-len": 4096},
+            "placements": [
+                {"replica": 0, "port": 8000, "nodes": [{"host": "gpu1"}]},
+                {"replica": 1, "port": 8000, "nodes": [{"host": "gpu2"}, {"host": "gpu3"}]},
+            ],
+        },
+        {"name": "small", "placements": [{"replica": 0, "port": 8001, "nodes": [{"host": "gpu1"}]}]},
+        {"name": "gone", "placements": [{"replica": 0, "port": 8002, "nodes": [{"host": "gpu1"}]}]},
+        {"name": "no longer declared", "placements": [{"replica": 0, "port": 8003, "nodes": [{"host": "gpu1"}]}]},
+    ]
+}
+
+
+def test_a_host_works_on_its_own_replicas_only():
+    assert [item["placement"]["replica"] for item in on_host(PLAN, SERVICES, "gpu3")] == [1]
+    assert [item["service"]["name"] for item in on_host(PLAN, SERVICES, "gpu1")] == ["chat", "small"]
+    assert on_host(PLAN, SERVICES, "elsewhere") == []
+
+
+def test_the_plan_beats_the_options_of_the_accelerator():
+    defaults = {"cuda": {"max-model-len": 1, "enforce-eager": True}}
+    chat = on_host(PLAN, SERVICES, "gpu1", options=defaults)[0]
+    assert chat["plan"]["engine"] == {"max-model-len": 4096, "enforce-eager": True}
+
+
+def test_an_image_is_the_services_own_or_the_accelerators():
+    assert images_on_host(PLAN, SERVICES, "gpu1") == [
+        {"name": DEFAULT_IMAGES["cuda"]},
+        {"name": "registry.example/own:1"},
+    ]
+    assert images_on_host(PLAN, SERVICES, "gpu2", {"cuda": "mirror.example/vllm:1"}) == [
+        {"name": "mirror.example/vllm:1"}
+    ]
+
+
+def test_without_a_plan_there_is_no_work():
+    assert on_host({}, SERVICES, "gpu1") == []
