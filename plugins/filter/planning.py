@@ -42,6 +42,16 @@ def _known_models(services, results=(), published=None):
     return known
 
 
+def _plan_in_force(plan):
+    """What of a plan says where services run; the same plan carried out again gives the same text."""
+    keys = ("name", "model", "layout", "engine", "placements")
+    return [{key: entry[key] for key in keys} for entry in plan.get("services", []) if entry.get("placements")]
+
+
 class FilterModule:
     def filters(self):
-        return {"declared_fleet": _declared_fleet, "known_models": _known_models}
+        return {
+            "declared_fleet": _declared_fleet,
+            "known_models": _known_models,
+            "plan_in_force": _plan_in_force,
+        }

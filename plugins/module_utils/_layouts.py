@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _performance
@@ -33,14 +34,20 @@ SHORT_CONTEXT = 4096  # a service without a wanted length is not cut below this 
 REFUSED, TOO_SMALL, NEEDLESS, POSSIBLE = "refused", "does not fit", "needless", "possible"
 
 
+def _version_of(image):
+    """The version in an image's tag: vllm/vllm-openai:v0.6.4.post1 → 0.6.4."""
+    match = re.search(r":v?(\d+\.\d+\.\d+)[^:/]*$", image or "")
+    return match.group(1) if match else None
+
+
 class Subject:
     """A service together with what is known of its model."""
 
-    def __init__(self, service, spec=None, kind=None, engine_version="0.26.0"):
+    def __init__(self, service, spec=None, kind=None, engine_version="0.33.0"):
         self.service = service
         self.spec = spec  # None: only a parameter count is known
         self.type = service["type"] or kind or "chat"
-        self.engine_version = service["engine_version"] or engine_version
+        self.engine_version = service["engine_version"] or _version_of(service["image"]) or engine_version
         self.parameters = _performance.count_parameters(spec) if spec else None
         self.notes = []
 

@@ -44,7 +44,7 @@ def report(plan):
 def _service(service):
     lines = [f"{service['name']}: {service['model']} ({service['type']}, {service['accelerator']})", ""]
     rows = []
-    if service["layout"] and service["estimate"]:
+    if service["estimate"]:
         rows.append(_row(service, service["estimate"], _chosen(service)))
     judged = [item for item in _sorted(service["rejected"]) if item["verdict"] != "refused"]
     rows += [_row(item, item["numbers"], item["reason"]) for item in judged]
@@ -55,6 +55,8 @@ def _service(service):
             "GiB per GPU, of the fullest rank. Requests: of the full context, at once. Longest: of one.",
         ]
     lines += [f"Refused: {text}." for text in _refusals(service["rejected"])]
+    if service["estimate"] and service["accelerator"] == "cuda":
+        lines.append(f"Estimated with the measurements of vLLM {service['estimate']['profile']}.")
     naive = service["naive"]
     if naive:
         lines.append(_naive(naive))

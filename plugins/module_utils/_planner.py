@@ -27,6 +27,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._placing import 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import normalize_services
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB, format_bytes
 
+DEFAULT_ENGINE_VERSION = "0.33.0"
 CPU_CACHE = 4 * GIB  # what vLLM's CPU engine reserves unless VLLM_CPU_KVCACHE_SPACE says otherwise
 CPU_OVERHEAD = GIB
 NO_ROOM = "no room"
@@ -66,7 +67,9 @@ class _Job:
         return self.service["name"]
 
 
-def plan(services, hosts, models=None, defaults=None, engine_version="0.26.0", current=None, strict=False):
+def plan(
+    services, hosts, models=None, defaults=None, engine_version=DEFAULT_ENGINE_VERSION, current=None, strict=False
+):
     """The plan for declared services on declared or found hosts.
 
     hosts: see _fleet.build_fleet. models: {service name: model_info's answer, or {"config": …}}.
@@ -110,8 +113,9 @@ def _attempt(subjects, fleet, current, level):
         if job.service["accelerator"] == "cpu":
             _place_on_cpu(placer, job)
         _assign_ports(placer, job)
+    force = {entry["name"]: entry for entry in current}
     return {
-        "services": [_answer(job) for job in jobs],
+        "services": [_answer(job, force.get(job.name)) for job in jobs],
         "problems": [job.problem for job in jobs if job.problem],
         "gpus": _usage(fleet),
     }
@@ -621,7 +625,7 @@ def _assign_ports(placer, job):
 # --- the answer ---------------------------------------------------------------------------------------------
 
 
-def _answer(job):
+def _answer(job, in_force):
     service, subject, chosen = job.service, job.subject, job.chosen
     answer = {
         "name": job.name,
@@ -649,6 +653,9 @@ def _answer(job):
         answer["placements"] = [_placement(job, number, nodes) for number, nodes in enumerate(job.replicas)]
         answer["estimate"] = _numbers(chosen)
         answer["reason"] = job.problem or _why(job)
+    if service["state"] == "stopped" and in_force:
+        # It takes nothing, but whoever stops it must know where it is.
+        answer.update({key: in_force[key] for key in ("layout", "engine", "placements")}, kept=True)
     kind = chosen.kind if chosen else (job.candidates[0].kind if job.candidates else None)
     width = max((c.tp for c in job.candidates if c.hosts and c.kind == kind), default=None)
     answer["naive"] = _layouts.naive(subject, kind, width)

@@ -64,7 +64,7 @@ options:
   engine_version:
     description: The version of vLLM to plan for, where a service does not say it.
     type: str
-    default: "0.26.0"
+    default: "0.33.0"
   current:
     description: RV(plan.services) of the plan in force. What is still valid stays where it is.
     type: list
@@ -154,7 +154,7 @@ def main():
             },
             "models": {"type": "dict", "default": {}},
             "defaults": {"type": "dict", "default": {}},
-            "engine_version": {"type": "str", "default": "0.26.0"},
+            "engine_version": {"type": "str", "default": "0.33.0"},
             "current": {"type": "list", "elements": "dict", "default": []},
             "strict": {"type": "bool", "default": False},
             "allow_unplaced": {"type": "bool", "default": False},

@@ -48,20 +48,28 @@ def test_from_hosts_that_exist(tmp_path):
         "ansible_connection": "local",
         "ansible_python_interpreter": sys.executable,
         "inference_models_dir": str(tmp_path / "models"),
-        "inference_report_dir": str(tmp_path / "cards"),
+        "inference_state_dir": str(tmp_path),
         "inference_services": [{"name": "own", "model": "own/model", "objective": "fewest_gpus"}],
     }
     inventory = tmp_path / "hosts.json"
     inventory.write_text(json.dumps({"all": {"hosts": {"real": variables}}}))
     path = f"{ROOT / 'tests/stand_ins/nvidia-smi'}:{os.environ['PATH']}"
-    written = tmp_path / "plan.json"
-    ran = run("-i", str(inventory), "-e", f"plan_json={written}", PATH=path, NVIDIA_SMI_CAPTURE="mixed")
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    planned = json.loads(written.read_text())
+    written = tmp_path / "written.json"
+
+    def planned():
+        ran = run("-i", str(inventory), "-e", f"plan_json={written}", PATH=path, NVIDIA_SMI_CAPTURE="mixed")
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return json.loads(written.read_text())["services"][0]
+
     # The first 4090 is in use by a stranger; the other one is enough.
-    assert planned["services"][0]["gpu"] == "RTX-4090"
-    assert planned["services"][0]["placements"][0]["nodes"][0]["gpus"][0]["index"] == 2
-    assert planned["services"][0]["placements"][0]["nodes"][0]["gpus"][0]["uuid"].startswith("GPU-")
+    entry = planned()
+    gpu = entry["placements"][0]["nodes"][0]["gpus"][0]
+    assert (entry["gpu"], gpu["index"], gpu["uuid"][:4]) == ("RTX-4090", 2, "GPU-")
+    # When it is the service itself that uses the first one, it stays there.
+    entry["placements"][0]["nodes"][0]["gpus"] = [{"index": 1, "uuid": None}]
+    (tmp_path / "plan.json").write_text(json.dumps([entry]))
+    entry = planned()
+    assert entry["kept"] and entry["placements"][0]["nodes"][0]["gpus"][0]["index"] == 1
 
 
 def test_a_plan_that_cannot_be_shows_its_table_and_fails():

@@ -111,7 +111,7 @@ def test_named_hosts():
         ({"dtype": "bfloat16"}, hosts("T4", 4), "bfloat16 needs compute capability 8.0, T4 has 7.5: use float16"),
         ({"max_model_len": 32768, "tensor_parallel_size": 1}, hosts("T4", 1), "do not fit"),
         ({"gpu_memory_utilization": 0.1}, hosts("L4", 1), "no memory is left for the KV cache"),
-        ({}, hosts("V100-32GB", 1), "compute capability 7; images of vLLM 0.26.0 need 7.5"),
+        ({}, hosts("V100-32GB", 1), "compute capability 7; images of vLLM 0.33.0 need 7.5"),
         ({}, [{"name": "a"}], "no GPU in the fleet"),
         ({"replicas": 5}, hosts("L4", 4), "needs 5 × L4"),
     ],
@@ -357,6 +357,26 @@ def test_ranks_on_the_cpu_of_several_hosts():
 def test_services_that_are_not_started_take_nothing():
     planned = plan([service(name="a", state="absent"), service(name="b", replicas=1)], hosts("L4", 1))
     assert [len(entry["placements"]) for entry in planned["services"]] == [0, 1]
+
+
+def test_a_stopped_service_is_found_where_it_was():
+    first = plan([service(name="a", replicas=1)], hosts("L4", 2))["services"]
+    planned = plan([service(name="a", state="stopped"), service(name="b")], hosts("L4", 2), current=first)
+    assert planned["services"][0]["placements"] == first[0]["placements"]
+    assert len(planned["services"][1]["placements"]) == 2  # and it takes nothing
+
+
+@pytest.mark.parametrize(
+    ("keys", "profile"),
+    [
+        ({}, "0.26 (extrapolated to 0.33.0)"),
+        ({"engine_version": "0.26.1"}, "0.26"),
+        ({"image": "registry.example:5000/vllm/vllm-openai:v0.19.1-x86_64"}, "0.19"),
+        ({"image": "own/vllm:latest"}, "0.26 (extrapolated to 0.33.0)"),
+    ],
+)
+def test_the_engine_is_that_of_the_image(keys, profile):
+    assert only([service(**keys)], hosts("L4", 1))["estimate"]["profile"] == profile
 
 
 def test_a_parameter_count_alone_is_the_rule_of_thumb():

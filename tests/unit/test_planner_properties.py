@@ -7,9 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from planning import BGE_M3, PUBLISHED, QWEN_7B, QWEN_14B, QWEN_32B, RERANKER
 
+from ansible_collections.inferops.gpu_host.plugins.filter.planning import FilterModule
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import plan
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB
 
+plan_in_force = FilterModule().filters()["plan_in_force"]
 MODELS = [QWEN_7B, QWEN_14B, QWEN_32B, BGE_M3, RERANKER, "Qwen/Qwen3-30B-A3B", "meta-llama/Llama-3.1-70B-Instruct"]
 GPUS = ["T4", "L4", "RTX-4090", "A100-80GB", "H100", "H20-96GB", "V100-32GB"]
 SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -131,7 +133,9 @@ def test_a_plan_in_force_is_kept_whole(declared, fleet):
     first = plan(declared, fleet)
     if first["problems"]:
         return
-    second = plan(declared, fleet, current=first["services"])
+    in_force = plan_in_force(first)
+    second = plan(declared, fleet, current=in_force)
+    assert plan_in_force(second) == in_force
     assert second["problems"] == []
     for before, after in zip(first["services"], second["services"]):
         assert (after["placements"], after["engine"]) == (before["placements"], before["engine"])
