@@ -10,9 +10,9 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _vllm_container, _vllm_options
 
 
-def _vllm_config_file(service, plan=None, placement=None, engine_version=None, settings=None):
+def _vllm_config_file(service, plan=None, placement=None, engine_version=None, settings=None, api_key=None):
     try:
-        return _vllm_container.config_file(service, plan, placement, engine_version, settings)
+        return _vllm_container.config_file(service, plan, placement, engine_version, settings, api_key)
     except (_vllm_options.OptionError, _vllm_container.ContainerError) as error:
         raise AnsibleFilterError(f"service {service.get('name')!r}: {error}") from error
 

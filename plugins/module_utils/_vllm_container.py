@@ -92,11 +92,13 @@ def engine_options(service, plan=None, placement=None, settings=None):
     return {name: value for name, value in options.items() if value is not None}
 
 
-def config_file(service, plan=None, placement=None, engine_version=None, settings=None):
+def config_file(service, plan=None, placement=None, engine_version=None, settings=None, api_key=None):
     """{config, arguments, warnings, digest} of one placement; see _vllm_options.config_file.
 
+    api_key: the key of a service that does not set its own.
     digest changes with the content, so that a container that carries it is replaced when its options change.
     """
+    service = dict(service, api_key=service.get("api_key") or api_key or None)
     options = engine_options(service, plan, placement, settings)
     known, exact = _vllm_options.known_options(engine_version)
     if "runner" not in (service.get("options") or {}) and not {"runner", "task"} & set(known):

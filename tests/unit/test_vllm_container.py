@@ -148,6 +148,17 @@ def test_qwq_with_a_key_that_docker_does_not_show():
     assert "sk-very-secret" not in json.dumps(args)
 
 
+@pytest.mark.parametrize(
+    ("own", "fleet", "expected"), [("a", "b", ["a"]), (None, "b", ["b"]), (None, "", None), (None, None, None)]
+)
+def test_key_of_the_service_comes_before_the_one_of_all(own, fleet, expected):
+    (service,) = normalize_services([{"name": "m", "model": "a/b", "port": 8000, "api_key": own}])
+    assert (
+        _vllm_container.config_file(service, engine_version="0.26.0", api_key=fleet)["config"].get("api-key")
+        == expected
+    )
+
+
 def test_every_container():
     args, config = render({"name": "m", "model": "a/b", "port": 8000}, [0])
     assert args["restart_policy"] == "unless-stopped"
