@@ -327,20 +327,24 @@ def _runs(text):
     return runs
 
 
+def _lines(run):
+    return [line for process, line in run]
+
+
 def _has_left_the_start(run):
-    return any(_PHASES[1][1].search(line) or _EXCEPTION.match(line) or _READY.search(line) for _, line in run)
+    return any(_PHASES[1][1].search(line) or _EXCEPTION.match(line) or _READY.search(line) for line in _lines(run))
 
 
 def _progress(run):
     phase, done, total = "created", None, None
-    order = [name for name, _ in _PHASES]
-    for _, line in run:
+    order = [name for name, pattern in _PHASES]
+    for line in _lines(run):
         for name, pattern in _PHASES:
             if pattern.search(line) and (phase == "created" or order.index(name) > order.index(phase)):
                 phase, done, total = name, None, None
-        bar = _BAR.search(line)
-        if bar and phase in ("loading", "capturing"):
-            done, total = int(bar.group(3)), int(bar.group(4))
+        counted = _BAR.search(line)
+        if counted and phase in ("loading", "capturing"):
+            done, total = int(counted.group(3)), int(counted.group(4))
     words = {
         "created": "no word from the engine yet",
         "starting": "reading the configuration",
@@ -391,13 +395,13 @@ def _allocated(run):
 
 def _failure(run, exit_code):
     for cause in CAUSES:
-        for at, (_, line) in enumerate(run):
+        for at, line in enumerate(_lines(run)):
             match = cause.pattern.search(line)
             if match and not _only_a_warning(line):
                 return _explained(cause, match, line, _phase_at(run, at))
     if exit_code in _EXIT_CODES:
         return None
-    for _, line in run:
+    for line in _lines(run):
         match = _EXCEPTION.match(line)
         if match:
             return {
