@@ -9,10 +9,16 @@ import math
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._activations import activation_peak
+from ansible_collections.inferops.gpu_host.plugins.module_utils._activations import Batch
 from ansible_collections.inferops.gpu_host.plugins.module_utils._engine_profiles import batch_defaults, profile_for
-from ansible_collections.inferops.gpu_host.plugins.module_utils._kv_cache import layout_kv_cache, stage_sizes
+from ansible_collections.inferops.gpu_host.plugins.module_utils._kv_cache import DTYPE_BYTES, layout_kv_cache
+from ansible_collections.inferops.gpu_host.plugins.module_utils._spec_memo import SpecMemo
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GB, GIB
+from ansible_collections.inferops.gpu_host.plugins.module_utils._weights import (
+    loaded_dtype,
+    rank_weights,
+    stage_layers,
+)
 
 NAIVE_OVERHEAD = 1.2
 
@@ -45,6 +51,8 @@ class Engine:
     enforce_eager: bool = False
     enable_prefix_caching: Optional[bool] = None
     kv_cache_memory_bytes: Optional[int] = None  # the pool, instead of gpu_memory_utilization
+    mm_encoder_tp_mode: str = "weights"  # "data": the vision tower whole on every rank
+    flashinfer: bool = True  # installed beside vLLM, as in the official image
 
 
 @dataclass(frozen=True)
@@ -99,44 +107,22 @@ class Estimate:
         return max(r.minimum + math.ceil((requests - 1) * r.kv_cache_per_request) for r in self.ranks)
 
 
-class _Memo:
-    """Remembers per ModelSpec object (hashing a spec of many layers costs more than the answer)."""
-
-    def __init__(self, size=512):
-        self.size, self.values = size, {}
-
-    def get(self, spec, key, compute):
-        full = (id(spec), *key)
-        hit = self.values.get(full)
-        if hit is not None:
-            return hit[1]
-        if len(self.values) >= self.size:
-            self.values.clear()
-        value = compute()
-        self.values[full] = (spec, value)  # the spec is kept, so that its id stays its own
-        return value
+_memo = SpecMemo()
 
 
-_memo = _Memo()
-
-
-def runtime_dtype(spec, engine):
-    """What the model runs in: vLLM runs float32 checkpoints at half precision unless told otherwise."""
-    if engine.dtype and engine.dtype != "auto":
-        return {"half": "float16", "float": "float32"}.get(engine.dtype, engine.dtype)
-    return "bfloat16" if spec.dtype == "bfloat16" else "float16"
-
-
-def estimate(spec, layout, engine, gpu_total_bytes, gpu_free_bytes=None, gpu_name="") -> Estimate:
+def estimate(
+    spec, layout, engine, gpu_total_bytes, gpu_free_bytes=None, gpu_name="", compute_capability=9.0
+) -> Estimate:
     """The Estimate of `spec` in `layout` on GPUs of `gpu_total_bytes` each.
 
     gpu_total_bytes: what cudaMemGetInfo calls total (a card sold as 80 GB has 79.19 GiB).
     gpu_free_bytes: free before vLLM starts; None for an idle GPU.
     gpu_name: vLLM's default batch sizes depend on it (A100).
+    compute_capability: decides in which form quantized weights are held.
     """
     profile, extrapolated = profile_for(engine.version)
     tp, pp = layout.tensor_parallel_size, layout.pipeline_parallel_size
-    dtype = runtime_dtype(spec, engine)
+    dtype = loaded_dtype(spec, engine.dtype)
     max_model_len = engine.max_model_len or spec.max_model_len
     tokens, sequences = _batch(engine, max_model_len, gpu_total_bytes, gpu_name)
     utilization = (
@@ -144,24 +130,39 @@ def estimate(spec, layout, engine, gpu_total_bytes, gpu_free_bytes=None, gpu_nam
     )
     budget = math.ceil(gpu_total_bytes * utilization)
     in_use = profile.in_use_parallel if layout.gpus > 1 else profile.in_use_alone
-    non_torch = profile.non_torch_parallel if layout.gpus > 1 else profile.non_torch_alone
+    non_torch = profile.non_torch(spec, tp, pp, engine)
     cache = _memo.get(
         spec,
         ("cache", tp, pp, engine.kv_cache_dtype, dtype, engine.block_size),
         lambda: layout_kv_cache(spec, tp, pp, engine.kv_cache_dtype, dtype, engine.block_size) or (),
     )
-    weights = _memo.get(spec, ("weights", tp, pp, layout.expert_parallel, dtype), lambda: _weights(spec, layout, dtype))
-    activations = _memo.get(
+    weights = _memo.get(
         spec,
-        ("activation", tp, pp, layout.expert_parallel, tokens, sequences),
-        lambda: tuple(activation_peak(spec, tp, pp, s, tokens, sequences, layout.expert_parallel) for s in range(pp)),
+        ("weights", layout, dtype, engine.mm_encoder_tp_mode, profile.name, compute_capability),
+        lambda: _weights(spec, layout, dtype, engine, profile, compute_capability),
     )
-    in_flight = 2 * tokens if pp == 1 else (pp + 1) * tokens
+    batch = Batch(
+        tokens,
+        sequences,
+        max_model_len,
+        cache.block_size if cache else 0,
+        not engine.enforce_eager,
+        DTYPE_BYTES[dtype],
+    )
+    activations, graphs = _memo.get(
+        spec,
+        ("activation", layout, profile.name, batch),
+        lambda: (
+            tuple(profile.activation(spec, tp, pp, s, batch, layout.expert_parallel) for s in range(pp)),
+            tuple(profile.cuda_graphs(spec, tp, layers, batch) for layers in stage_layers(spec.num_layers, pp)),
+        ),
+    )
+    in_flight = profile.batches_in_flight(spec, pp) * tokens
     state_blocks = 2 if engine.enable_prefix_caching else 1
     per_request = cache.request_bytes(max_model_len, in_flight, state_blocks) if cache else (0,) * pp
     ranks = []
-    for stage, layers in enumerate(stage_sizes(spec.num_layers, pp)):
-        fixed = weights[stage] + activations[stage] + non_torch
+    for stage, layers in enumerate(stage_layers(spec.num_layers, pp)):
+        fixed = weights[stage] + activations[stage] + graphs[stage] + non_torch
         pool = max(budget - fixed, 0) if cache else 0
         if cache and engine.kv_cache_memory_bytes:
             pool = engine.kv_cache_memory_bytes
@@ -171,7 +172,7 @@ def estimate(spec, layout, engine, gpu_total_bytes, gpu_free_bytes=None, gpu_nam
                 layers=layers,
                 weights=weights[stage],
                 activation=activations[stage],
-                cuda_graphs=0,
+                cuda_graphs=graphs[stage],
                 non_torch=non_torch,
                 kv_cache=pool,
                 kv_cache_per_request=per_request[stage],
@@ -247,43 +248,22 @@ def _batch(engine, max_model_len, gpu_total_bytes, gpu_name):
     return tokens, engine.max_num_seqs or min(sequences, tokens)
 
 
-def _weights(spec, layout, dtype):
-    try:
-        from ansible_collections.inferops.gpu_host.plugins.module_utils._weights import rank_weight_bytes
-    except ImportError:
-        return _rough_weights(spec, layout)
+def _weights(spec, layout, dtype, engine, profile, compute_capability):
+    """Bytes of weights per stage, as the allocator holds them."""
     return tuple(
-        rank_weight_bytes(spec, layout.tensor_parallel_size, layout.pipeline_parallel_size, s, layout.expert_parallel)
-        for s in range(layout.pipeline_parallel_size)
+        rank_weights(
+            spec,
+            layout.tensor_parallel_size,
+            layout.pipeline_parallel_size,
+            stage,
+            layout.expert_parallel,
+            dtype=dtype,
+            mm_encoder_tp_mode=engine.mm_encoder_tp_mode,
+            engine_version=profile.name,
+            compute_capability=compute_capability,
+        ).allocated
+        for stage in range(layout.pipeline_parallel_size)
     )
-
-
-def _rough_weights(spec, layout):
-    """Until tensors are counted one by one: matrices of a Llama-like decoder."""
-    tp = layout.tensor_parallel_size
-    size = {8: 1.0, 4: 0.52}.get(spec.quantization.bits, 2.0) if spec.quantization else 2.0
-    h = spec.hidden_size
-    stages = []
-    start = 0
-    counts = stage_sizes(spec.num_layers, layout.pipeline_parallel_size)
-    for stage, count in enumerate(counts):
-        total = 0.0
-        for layer in spec.layers[start : start + count]:
-            a = layer.attention
-            if a:
-                total += size * h * (2 * a.heads * a.head_dim + 2 * max(a.kv_heads, tp) * a.head_dim) / tp
-            if layer.mlp_intermediate_size:
-                total += size * 3 * h * layer.mlp_intermediate_size / tp
-            if layer.moe:
-                total += size * 3 * h * (layer.moe.experts * layer.moe.intermediate_size) / tp
-                total += size * 3 * h * layer.moe.shared_intermediate_size / tp
-        start += count
-        if stage == 0:
-            total += 2 * spec.vocab_size * h / tp
-        if stage == len(counts) - 1 and not (spec.tie_word_embeddings and len(counts) == 1):
-            total += 2 * spec.vocab_size * h / tp
-        stages.append(int(total))
-    return tuple(stages)
 
 
 def _refusal(ranks, gpu_total_bytes, free, utilization, max_model_len, longest, cached):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Optional, Tuple
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import ceil_div, round_up
+from ansible_collections.inferops.gpu_host.plugins.module_utils._weights import stage_layers
 
 DEFAULT_BLOCK_SIZE = 16
 KERNEL_BLOCK_SIZE = 16  # smallest block of the FlashAttention and Triton backends
@@ -110,18 +111,9 @@ class KvCacheLayout:
         return low
 
 
-def stage_sizes(num_layers, pipeline_parallel_size):
-    """Layers per pipeline stage: what does not divide goes one each to the stages before the last, from the back."""
-    each, rest = divmod(num_layers, pipeline_parallel_size)
-    sizes = [each] * pipeline_parallel_size
-    for i in range(2, rest + 2):
-        sizes[-i] += 1
-    return tuple(sizes)
-
-
 def stage_of_layer(num_layers, pipeline_parallel_size):
     """For each layer the stage that holds it."""
-    return tuple(s for s, n in enumerate(stage_sizes(num_layers, pipeline_parallel_size)) for _i in range(n))
+    return tuple(s for s, n in enumerate(stage_layers(num_layers, pipeline_parallel_size)) for _i in range(n))
 
 
 def cache_dtype_bytes(spec, kv_cache_dtype="auto", dtype="bfloat16"):
