@@ -546,11 +546,14 @@ class Snapshot:
             wanted, resolved = self.listing()
             if getattr(self.source, "path", None) and same_file(self.source.path, self.places.directory):
                 known = {e.path: e.sha256 for e in wanted}  # adopted where it lies, just read
-        return self.bring(manifest, problems, known, wanted, resolved)
+        return self.bring(manifest, asked_for, problems, known, wanted, resolved)
 
     def listing(self):
         """The wanted files as the source lists them."""
         entries, resolved = self.source.listing()
+        same_as = self.options.get("same_as")
+        if same_as:
+            return entries, same_as["resolved_revision"]
         wanted = manifests.select(
             entries, self.request["include"], self.request["exclude"], self.options["skip_duplicate_weights"]
         )
@@ -561,7 +564,7 @@ class Snapshot:
             )
         return wanted, resolved
 
-    def bring(self, manifest, problems, known, wanted, resolved):
+    def bring(self, manifest, asked_for, problems, known, wanted, resolved):
         """Reuse what is good, fetch the rest, verify, publish."""
         places, options = self.places, self.options
         good = self.good_in(places.directory, wanted, known, skip=problems)
@@ -571,7 +574,9 @@ class Snapshot:
             "before": manifests.as_lines(manifest),
             "after": manifests.as_lines(self.manifest_of(wanted, resolved, good)),
         }
-        if in_place and manifest and not problems and self.same_content(manifest, good):
+        in_place = in_place and not problems and (not manifest or self.same_content(manifest, good))
+        if in_place and asked_for:
+            del self.result["diff"]
             return self.done(manifest, f"complete; {self.source.name} still offers the same files")
         self.result["changed"] = True
         fetched = [e for e in wanted if e.path not in good]
@@ -580,11 +585,11 @@ class Snapshot:
         if options["check_mode"]:
             size = format_bytes(sum(e.size for e in fetched))
             return self.done(self.manifest_of(wanted, resolved, good), f"{len(fetched)} files of {size} to fetch")
-        if in_place and not manifest:
+        if in_place:
             written = self.manifest_of(wanted, resolved, good)
             write_atomically(places.manifest, manifests.dump(written))
             self.result["unmanaged_files"] = unmanaged
-            return self.done(written, f"adopted: {len(wanted)} files that were there match {self.source.name}")
+            return self.done(written, f"adopted: all files were there and match {self.source.name}")
 
         if problems:
             self.withdraw(problems)

@@ -36,14 +36,42 @@ options:
     type: str
   source:
     description:
+      - With V(modelscope) and V(huggingface) the hub's official client does the transfer, see O(client_prefix).
+      - V(url) is a plain HTTP mirror of the model's directory, see O(url).
+      - V(rsync) is a directory on another host that holds the model, see O(url) and O(manifest).
       - V(local) is a directory on the same host, given by O(path).
       - V(generated) is a tiny random model made on the spot, which proves a serving path without any network.
     type: str
-    choices: [local, generated]
-    default: local
+    choices: [modelscope, huggingface, url, rsync, local, generated]
+    default: modelscope
   revision:
-    description: Branch, tag or commit. Left out, the hub's default branch.
+    description:
+      - Branch, tag or commit. Left out, the hub's default branch.
+      - What a branch stood for when it was fetched is recorded in the manifest, as a commit where the hub tells one and
+        as C(content_digest) always. It is not asked for again unless O(update=true).
     type: str
+  endpoint:
+    description: Base URL of the hub or of a mirror that speaks its API. Left out, the hub's own.
+    type: str
+  token:
+    description:
+      - Access token for private and gated models. It is passed on in the client's environment only, never on a
+        command line, and appears in no result and no log.
+    type: str
+  client_prefix:
+    description: The environment (a venv or a micromamba environment) whose C(bin) holds C(modelscope) or C(hf).
+    type: path
+  url:
+    description:
+      - With O(source=url), the address of the model's directory. The mirror offers C(.model-manifest.json) or
+        C(SHA256SUMS) in it, unless O(manifest) is given.
+      - With O(source=rsync), C(HOST:DIRECTORY) as rsync takes it, reached over ssh without a question.
+    type: str
+  manifest:
+    description:
+      - The manifest of another host's copy. The same files are fetched and the same manifest is written;
+        no listing is asked for. Required with O(source=rsync).
+    type: dict
   path:
     description: With O(source=local), the directory to copy from.
     type: path
@@ -82,6 +110,14 @@ options:
   workers:
     description: How many files are read at once for verification. Left out, one per processor core.
     type: int
+  max_workers:
+    description: How many files are fetched at once.
+    type: int
+    default: 8
+  stall_timeout:
+    description: Seconds without a byte after which a client is stopped and started again.
+    type: int
+    default: 600
   attempts:
     description: How often a transfer is started before the module gives up.
     type: int
@@ -104,6 +140,22 @@ attributes:
 """
 
 EXAMPLES = r"""
+- name: A model from ModelScope at a commit
+  inferops.gpu_host.model_snapshot:
+    model: Qwen/Qwen2.5-7B-Instruct
+    revision: a09a35458c702b33eeacc393d103063234e8bc28
+    directory: /data/models/Qwen/Qwen2.5-7B-Instruct
+    client_prefix: /opt/inferops/hub-client
+
+- name: A gated model by way of a mirror of Hugging Face
+  inferops.gpu_host.model_snapshot:
+    source: huggingface
+    endpoint: https://hf-mirror.com
+    model: meta-llama/Llama-3.1-8B-Instruct
+    token: "{{ vault_hugging_face_token }}"
+    directory: /data/models/meta-llama/Llama-3.1-8B-Instruct
+    client_prefix: /opt/inferops/hub-client
+
 - name: The demo model, without any network
   inferops.gpu_host.model_snapshot:
     source: generated
@@ -194,12 +246,17 @@ size_only:
   returned: when O(state) is not V(absent)
 """
 
+import json
 import os
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_sources as sources
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_manifest import ManifestError
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_manifest import (
+    ManifestError,
+    entries_of,
+    parse,
+)
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_snapshot import (
     Places,
     Progress,
@@ -222,12 +279,33 @@ OPTIONS = (
 )
 
 
-def source_of(module):
+def source_of(module, places):
     """The source object for the module's arguments."""
     args = module.params
-    if args["source"] == "generated":
+    kind = args["source"]
+    entries = entries_of(args["manifest"]) if args["manifest"] else None
+    if kind == "generated":
         return sources.GeneratedSource(os.path.join(module.tmpdir, "demo-model"), args["workers"])
-    return sources.LocalSource(args["path"], args["workers"])
+    if kind == "local":
+        return sources.LocalSource(args["path"], args["workers"])
+    if kind == "url":
+        return sources.UrlSource(args["url"], args["token"], entries, args["max_workers"])
+    if kind == "rsync":
+        return sources.RsyncSource(args["url"], entries, places)
+    hub, endpoint = {
+        "modelscope": (sources.ModelScopeSource, sources.MODELSCOPE),
+        "huggingface": (sources.HuggingFaceSource, sources.HUGGING_FACE),
+    }[kind]
+    return hub(
+        args["model"],
+        args["revision"],
+        args["endpoint"] or endpoint,
+        args["token"],
+        args["client_prefix"],
+        places,
+        args["max_workers"],
+        args["stall_timeout"],
+    )
 
 
 def ensure(module, places):
@@ -235,12 +313,23 @@ def ensure(module, places):
     args = module.params
     request = {name: args[name] for name in ("source", "model", "revision", "include", "exclude")}
     options = {name: args[name] for name in OPTIONS}
-    options.update(check_mode=module.check_mode, workers=args["workers"] or None)
+    options.update(check_mode=module.check_mode, workers=args["workers"] or None, same_as=args["manifest"])
+    if args["manifest"]:
+        parse(json.dumps(args["manifest"]))
+    source = source_of(module, places)
     if module.check_mode:
-        return Snapshot(places, source_of(module), request, options, Progress(None)).ensure()
+        return Snapshot(places, source, request, options, Progress(None)).ensure()
     os.makedirs(places.parent, exist_ok=True)
     with locked(places, args["lock_timeout"]), Progress(places.progress) as progress:
-        return Snapshot(places, source_of(module), request, options, progress).ensure()
+        return Snapshot(places, source, request, options, progress).ensure()
+
+
+def check_arguments(module):
+    """What a source needs and argument_spec cannot say, because it does not matter for `absent`."""
+    needs = {"local": ["path"], "url": ["url"], "rsync": ["url", "manifest"]}
+    for name in needs.get(module.params["source"], []):
+        if not module.params[name]:
+            module.fail_json(msg=f"source is {module.params['source']}: {name} is missing")
 
 
 def main():
@@ -249,8 +338,17 @@ def main():
             "directory": {"type": "path", "required": True},
             "state": {"type": "str", "choices": ["present", "verified", "absent"], "default": "present"},
             "model": {"type": "str"},
-            "source": {"type": "str", "choices": ["local", "generated"], "default": "local"},
+            "source": {
+                "type": "str",
+                "choices": ["modelscope", "huggingface", "url", "rsync", "local", "generated"],
+                "default": "modelscope",
+            },
             "revision": {"type": "str"},
+            "endpoint": {"type": "str"},
+            "token": {"type": "str", "no_log": True},
+            "client_prefix": {"type": "path"},
+            "url": {"type": "str"},
+            "manifest": {"type": "dict"},
             "path": {"type": "path"},
             "include": {"type": "list", "elements": "str", "default": []},
             "exclude": {"type": "list", "elements": "str", "default": []},
@@ -260,6 +358,8 @@ def main():
             "allow_root_filesystem": {"type": "bool", "default": False},
             "space_margin": {"type": "int", "default": 5},
             "workers": {"type": "int"},
+            "max_workers": {"type": "int", "default": 8},
+            "stall_timeout": {"type": "int", "default": 600},
             "attempts": {"type": "int", "default": 5},
             "retry_delay": {"type": "int", "default": 5},
             "lock_timeout": {"type": "int", "default": 3600},
@@ -280,8 +380,7 @@ def main():
                 "msg": f"{places.directory} {'removed' if changed else 'was not there'}",
             }
         else:
-            if module.params["source"] == "local" and not module.params["path"]:
-                module.fail_json(msg="source is local: path must name the directory to copy from")
+            check_arguments(module)
             result = ensure(module, places)
     except (SnapshotError, ManifestError) as error:
         module.fail_json(msg=str(error))

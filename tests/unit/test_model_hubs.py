@@ -1,0 +1,408 @@
+"""model_snapshot and the hubs' real clients against a stand-in hub that misbehaves.
+
+After each mishap: no published directory is incomplete, nothing good is fetched twice, the message says what happened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import hub_clients
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from stand_ins.model_hub import Hub
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_manifest import MANIFEST_NAME
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_snapshot import (
+    bytes_on_disk,
+    files_below,
+)
+
+pytestmark = pytest.mark.slow
+MIB = 1024 * 1024
+TOKEN = "token-that-nobody-may-see"
+HUBS = ["modelscope", "huggingface"]
+# hf writes in chunks of 10 MiB, so that an unfinished one comes twice.
+SLACK = {"modelscope": MIB, "huggingface": 10 * MIB}
+
+
+@pytest.fixture(scope="module")
+def clients():
+    return hub_clients.prefix()
+
+
+@pytest.fixture
+def hub(tmp_path):
+    model = tmp_path / "hub/org/name"
+    (model / "sub").mkdir(parents=True)
+    (model / "config.json").write_text('{"model_type": "test"}')
+    (model / "sub/tokenizer.json").write_text("{}")
+    for number, size in ((1, 4), (2, 24), (3, 4)):
+        (model / f"model-{number}.safetensors").write_bytes(os.urandom(size * MIB + number))
+    hub = Hub(tmp_path / "hub")
+    hub.model = model
+    hub.size = sum(p.stat().st_size for p in model.rglob("*") if p.is_file())
+    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    yield hub
+    hub.stopped.set()
+    hub.shutdown()
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return tmp_path / "models/org/name"
+
+
+@pytest.fixture
+def start(hub, clients, directory):
+    """Starts the module as Ansible would, in a process of its own."""
+
+    def start(source="modelscope", **changes):
+        args = {
+            "source": source,
+            "model": "org/name",
+            "directory": str(directory),
+            "endpoint": hub.url,
+            "client_prefix": str(clients),
+            "allow_root_filesystem": True,
+            "retry_delay": 0,
+            **changes,
+        }
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "plugins/modules/model_snapshot.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "collections")},
+        )
+        process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": args}))
+        process.stdin.close()
+        process.stdin = None
+        return process
+
+    return start
+
+
+def outcome(process):
+    return json.loads(process.communicate(timeout=120)[0])
+
+
+@pytest.fixture
+def run(start):
+    return lambda *args, **changes: outcome(start(*args, **changes))
+
+
+def await_that(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def whole(hub, directory):
+    published = {p: (directory / p).read_bytes() for p in files_below(str(directory))}
+    offered = {p: (hub.model / p).read_bytes() for p in files_below(str(hub.model))}
+    return published == offered and (directory / MANIFEST_NAME).exists()
+
+
+def sent(hub):
+    return sum(hub.bytes.values())
+
+
+@pytest.mark.parametrize("source", HUBS)
+def test_a_download_and_the_run_after_it(hub, run, directory, source):
+    result = run(source, token=TOKEN)
+    assert result["changed"], result
+    assert result["verified"]
+    assert whole(hub, directory)
+    assert sent(hub) == hub.size
+    assert result["manifest"]["resolved_revision"] == (hub.commit("org/name") if source == "huggingface" else None)
+    assert sorted(os.listdir(directory.parent)) == [".name.lock", ".name.progress.json", "name"]
+    before = dict(hub.answers)
+    again = run(source, state="verified", token=TOKEN)
+    assert (again["changed"], again["verified"]) == (False, True)
+    assert hub.answers == before
+
+
+@pytest.mark.parametrize("source", HUBS)
+def test_a_token_reaches_the_hub_and_nobody_else(hub, start, directory, source):
+    hub.misbehave("slow", "model-1*", 3 * MIB)
+    process = start(source, token=TOKEN)
+    seen = []
+    while process.poll() is None and len(seen) < 20:
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                seen.append(entry.read_bytes())
+            except OSError:
+                continue
+        if any(b"org/name" in line and b"download" in line for line in seen):
+            break
+        seen = []
+    assert any(b"org/name" in line for line in seen)
+    assert not any(TOKEN.encode() in line for line in seen)
+    text = process.communicate(timeout=60)[0]
+    assert TOKEN not in text
+    assert hub.tokens == {TOKEN}
+    assert not any(TOKEN.encode() in p.read_bytes() for p in directory.parent.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("source", HUBS)
+def test_a_connection_cut_at_70_percent(hub, run, directory, source):
+    hub.misbehave("cut", "model-2.safetensors", 0.7, times=1)
+    assert run(source)["changed"]
+    assert whole(hub, directory)
+    assert sent(hub) < hub.size + SLACK[source]
+
+
+def test_a_connection_that_is_always_cut(hub, run, directory):
+    hub.misbehave("cut", "model-2.safetensors", 0.7)
+    failed = run("modelscope", attempts=1)
+    assert "4 of 5 files" in failed["msg"]
+    assert "missing: model-2.safetensors" in failed["msg"]
+    assert not directory.exists()
+    hub.reset()
+    assert run("modelscope")["changed"]
+    assert whole(hub, directory)
+    assert sent(hub) < 0.31 * 24 * MIB  # only what was missing of the one file
+
+
+@pytest.mark.parametrize("source", HUBS)
+def test_wrong_bytes(hub, run, directory, source):
+    hub.misbehave("wrong", "model-2.safetensors")
+    failed = run(source, attempts=2)
+    assert "missing: model-2.safetensors" in failed["msg"]
+    assert not directory.exists()
+    good = sent(hub) - hub.bytes["model-2.safetensors"]
+    assert good == hub.size - (24 * MIB + 2)
+    hub.reset()
+    assert run(source)["changed"]
+    assert whole(hub, directory)
+    assert set(hub.bytes) == {"model-2.safetensors"}
+
+
+@pytest.mark.parametrize("source", HUBS)
+def test_what_the_hub_does_not_have(run, directory, source):
+    failed = run(source, model="org/unknown")
+    assert "knows no org/unknown at revision" in failed["msg"]
+    assert "HTTP 404" in failed["msg"]
+    assert set(os.listdir(directory.parent)) == {".name.lock", ".name.progress.json"}
+
+
+@pytest.mark.parametrize("source", HUBS)
+def test_a_hub_that_asks_to_wait(hub, run, directory, source):
+    hub.misbehave("status", "listing", 429, times=1)
+    hub.misbehave("status", "model-1.safetensors", 429, times=1)
+    assert run(source)["changed"]
+    assert whole(hub, directory)
+    assert hub.answers[429] == 2
+    assert sent(hub) == hub.size
+
+
+def test_a_private_model(hub, run):
+    hub.misbehave("status", "listing", 403)
+    assert "needs a token" in run()["msg"]
+    assert "the token does not open it" in run(token=TOKEN)["msg"]
+
+
+def test_a_listing_without_hashes(hub, run, directory):
+    hub.misbehave("nohash")
+    result = run()
+    assert "5 files could only be checked by size" in result["msg"]
+    assert len(result["size_only"]) == 5
+    assert whole(hub, directory)
+    assert all(len(file["sha256"]) == 64 for file in result["manifest"]["files"])
+
+
+@pytest.mark.parametrize("source", HUBS)
+def test_a_hub_that_sends_nothing_more(hub, run, directory, source):
+    hub.misbehave("stall", "model-2.safetensors", 0.6, times=1)
+    assert run(source, stall_timeout=5)["changed"]
+    assert whole(hub, directory)
+    assert sent(hub) < hub.size + SLACK[source]
+
+
+@pytest.mark.parametrize("source", HUBS)
+def test_killed_in_the_middle(hub, start, run, directory, source):
+    hub.misbehave("slow", "model-2.safetensors", 6 * MIB)
+    process = start(source)
+    await_that(lambda: hub.bytes["model-2.safetensors"] > 15 * MIB)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not directory.exists()
+    await_that(lambda: not clients_of(directory))
+    hub.rules.clear()
+    result = run(source)
+    assert result["changed"], result
+    assert whole(hub, directory)
+    assert sent(hub) < hub.size + SLACK[source]
+
+
+def clients_of(directory):
+    """Processes whose command line names the model's staging directory."""
+    name = f".{directory.name}.staging".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(directory.parent).encode() in entry.read_bytes() and name in entry.read_bytes():
+                found.append(entry)
+        except OSError:
+            continue
+    return found
+
+
+def test_two_at_once(hub, start, directory):
+    hub.misbehave("slow", "model-1.safetensors", 4 * MIB)
+    first, second = start(), start()
+    results = [outcome(first), outcome(second)]
+    assert sorted(result["changed"] for result in results) == [False, True]
+    assert whole(hub, directory)
+    assert sent(hub) == hub.size
+
+
+def test_the_second_does_not_wait_for_ever(hub, start, directory):
+    hub.misbehave("slow", "model-1.safetensors", 2 * MIB)
+    first = start()
+    await_that(lambda: hub.bytes["model-1.safetensors"])
+    assert f"process {first.pid}" in outcome(start(lock_timeout=0))["msg"]
+    assert outcome(first)["changed"]
+
+
+def test_the_disk_fills_up(hub, start, run, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    image = tmp_path / "image"
+    with image.open("wb") as handle:
+        handle.truncate(80 * MIB)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
+    mounted = subprocess.run(
+        ["mount", "-o", "loop", str(image), str(disk)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount here: {mounted.stderr.strip()}")
+    try:
+        directory = disk / "models/org/name"
+        hub.misbehave("slow", "model-2.safetensors", 4 * MIB)
+        process = start(directory=str(directory), allow_root_filesystem=False)
+        await_that(lambda: hub.bytes["model-2.safetensors"] > 2 * MIB)
+        free = shutil.disk_usage(disk).free
+        (disk / "filler").write_bytes(b"x" * (free - MIB // 2))
+        failed = outcome(process)
+        assert "the disk is full" in failed["msg"]
+        assert not directory.exists()
+        refused = run(directory=str(directory), allow_root_filesystem=False)
+        assert "not enough space" in refused["msg"]
+        (disk / "filler").unlink()
+        hub.rules.clear()
+        assert run(directory=str(directory), allow_root_filesystem=False)["changed"]
+        assert whole(hub, directory)
+        assert sent(hub) < hub.size + 3 * MIB
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("source", HUBS)
+def test_a_file_truncated_afterwards(hub, run, directory, source):
+    run(source)
+    hub.reset()
+    with (directory / "model-3.safetensors").open("r+b") as handle:
+        handle.truncate(MIB)
+    result = run(source)
+    assert result["quarantined"] == ["model-3.safetensors"]
+    assert whole(hub, directory)
+    assert set(hub.bytes) == {"model-3.safetensors"}
+
+
+@pytest.mark.parametrize("source", HUBS)
+def test_a_model_updated_at_the_hub(hub, run, directory, source):
+    first = run(source)
+    hub.reset()
+    (hub.model / "model-1.safetensors").write_bytes(os.urandom(MIB))
+    assert not run(source)["changed"]
+    assert not hub.answers
+    second = run(source, update=True)
+    assert second["changed"]
+    assert whole(hub, directory)
+    assert set(hub.bytes) == {"model-1.safetensors"}
+    assert first["manifest"]["content_digest"] != second["manifest"]["content_digest"]
+    assert not run(source, update=True)["changed"]
+
+
+def test_a_model_updated_during_the_download(hub, start, directory):
+    hub.misbehave("slow", "model-1.safetensors", 2 * MIB)
+    process = start(max_workers=1)
+    await_that(lambda: hub.bytes["model-1.safetensors"])
+    (hub.model / "model-3.safetensors").write_bytes(os.urandom(4 * MIB + 3))
+    hub.rules.clear()
+    result = outcome(process)
+    assert result["changed"], result
+    assert whole(hub, directory)
+
+
+def test_a_directory_filled_by_hand(hub, run, directory):
+    shutil.copytree(hub.model, directory)
+    (directory / "model-2.safetensors").unlink()
+    assert run()["changed"]
+    assert whole(hub, directory)
+    assert set(hub.bytes) == {"model-2.safetensors"}
+
+
+def test_a_client_that_is_not_there(run, tmp_path):
+    failed = run(client_prefix=str(tmp_path / "nothing"))
+    assert "client_prefix must name the environment" in failed["msg"]
+
+
+def test_progress_while_it_downloads(hub, start, directory):
+    hub.misbehave("slow", "*.safetensors", 2 * MIB)
+    process = start()
+    file = directory.parent / ".name.progress.json"
+    await_that(lambda: file.exists() and json.loads(file.read_text())["bytes"] > 3 * MIB)
+    figures = json.loads(file.read_text())
+    assert (figures["state"], figures["total"]) == ("downloading", hub.size)
+    assert 0 < figures["percent"] < 100
+    hub.rules.clear()
+    hub.stopped.set()
+    assert outcome(process)["changed"]
+    assert json.loads(file.read_text())["state"] == "done"
+    assert bytes_on_disk(str(directory)) > hub.size
+
+
+# a plain mirror, and another host of the fleet
+
+
+def test_a_mirror_with_sha256sums(hub, run, directory):
+    url = f"{hub.url}/mirror/org/name"
+    assert "neither .model-manifest.json nor SHA256SUMS" in run("url", url=url)["msg"]
+    sums = "".join(f"{hub.hash_of(full)[0]}  {path}\n" for path, full in hub.files("org/name").items())
+    (hub.model / "SHA256SUMS").write_text(sums)
+    hub.reset()
+    hub.misbehave("cut", "model-2.safetensors", 0.7, times=1)
+    hub.misbehave("status", "model-1.safetensors", 429, times=1)
+    assert run("url", url=url)["changed"]
+    (hub.model / "SHA256SUMS").unlink()
+    assert whole(hub, directory)
+    hub.bytes.pop("SHA256SUMS")
+    assert sent(hub) == hub.size
+
+
+def test_a_copy_of_another_host_has_the_same_manifest(hub, run, directory, tmp_path):
+    seed = run()
+    hub.reset()
+    copy = tmp_path / "other/org/name"
+    hub.misbehave("wrong", "model-2.safetensors", times=1)
+    url = f"{hub.url}/mirror/org/name"
+    result = run("url", url=url, directory=str(copy), manifest=seed["manifest"])
+    assert result["changed"]
+    assert result["quarantined"] == ["model-2.safetensors"]
+    assert (copy / MANIFEST_NAME).read_bytes() == (directory / MANIFEST_NAME).read_bytes()
+    assert not run("modelscope", directory=str(copy))["changed"]
