@@ -25,10 +25,19 @@ def _models_of_services(services, models_dir, plan=None):
         raise AnsibleFilterError(f"inference_services: {error}") from error
 
 
+def _distribute(models, play_hosts, fan_out=True, seed=None):
+    try:
+        return _model_weights.distribute(models, play_hosts, fan_out, seed)
+    except _model_weights.ModelError as error:
+        raise AnsibleFilterError(f"model_weights_seed: {error}") from error
+
+
 class FilterModule:
     def filters(self):
         return {
             "complete_models": _complete_models,
             "models_of_services": _models_of_services,
+            "distribute": _distribute,
+            "fan_out_rounds": _model_weights.fan_out_rounds,
             "installed_models": _model_weights.installed_models,
         }

@@ -232,9 +232,9 @@ def locked(places, timeout, progress=None):
         handle.close()
         time.sleep(0.5)
     try:
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()} since {timestamp()}\n")
-        handle.flush()
+        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same
+            os.ftruncate(handle.fileno(), 0)
+            os.write(handle.fileno(), f"process {os.getpid()} since {timestamp()}\n".encode())
         yield
     finally:
         handle.close()
@@ -779,6 +779,7 @@ class Snapshot:
 
     def done(self, manifest, summary):
         self.result.update(
+            complete=not (self.options["check_mode"] and self.result["changed"]),
             directory=self.places.directory,
             manifest=manifest,
             msg=f"{manifest['model']} in {self.places.directory}: {len(manifest['files'])} files, "

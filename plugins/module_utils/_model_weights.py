@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import posixpath
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils._units import format_bytes
+
 MODEL_DEFAULTS = {
     "name": None,  # the model's own name
     "model": None,
@@ -15,11 +17,13 @@ MODEL_DEFAULTS = {
     "directory": None,  # below the models' directory
     "path": None,  # source local: where to copy from
     "endpoint": None,
+    "url": None,  # source url: the address of the model's directory
     "include": [],
     "exclude": [],
     "skip_duplicate_weights": True,
     "update": False,
     "hosts": [],  # empty: every host of the play
+    "seed": None,  # the host that fetches it for the others
 }
 
 
@@ -44,6 +48,8 @@ def complete_models(models, models_dir):
         model["directory"] = model["directory"] or posixpath.join(models_dir, model["model"].strip("/"))
         if model["source"] == "local" and not model["path"]:
             problems.append(f"{label}: source is local, so path must name the directory to copy from")
+        if model["source"] == "url" and not model["url"]:
+            problems.append(f"{label}: source is url, so url must be the address of the model's directory")
         other = owners.setdefault(model["directory"], model)
         if other is not model:
             problems.append(f"{label}: {model['directory']} is also the directory of {other['name']!r}")
@@ -92,3 +98,53 @@ def installed_models(results):
             manifest = dict(result["manifest"], directory=result["directory"], files=len(result["manifest"]["files"]))
             installed[manifest["model"]] = {key: manifest[key] for key in short}
     return installed
+
+
+# What each host makes or has for itself.
+_OWN_SOURCES = ("local", "generated")
+
+
+def distribute(models, play_hosts, fan_out, seed=None):
+    """The models with `fetchers` (hosts that ask the source) and `receivers` (hosts that copy from others)."""
+    result = []
+    for model in models:
+        hosts = [host for host in play_hosts if not model["hosts"] or host in model["hosts"]]
+        wanted_seed = model["seed"] or (seed if model["source"] not in _OWN_SOURCES else None)
+        if wanted_seed and wanted_seed not in play_hosts:
+            raise ModelError(f"the seed of {model['name']} is {wanted_seed}, which is not among the hosts of this play")
+        if not hosts or not fan_out or (model["source"] in _OWN_SOURCES and not wanted_seed):
+            fetchers, receivers = hosts, []
+        else:
+            first = wanted_seed or hosts[0]
+            fetchers, receivers = [first], [host for host in hosts if host != first]
+        result.append(dict(model, fetchers=fetchers, receivers=receivers))
+    return result
+
+
+def fan_out_rounds(holders, needers):
+    """Who copies from whom: a list of rounds {receiver: holder}; who has received gives from the next round on.
+
+    The number of holders doubles each round, so N hosts take about log2 N rounds.
+    """
+    holders, waiting, rounds = list(holders), list(needers), []
+    while waiting and holders:
+        pairs = dict(zip(waiting, holders))
+        rounds.append(pairs)
+        waiting = waiting[len(pairs) :]
+        holders += list(pairs)
+    return rounds
+
+
+def progress_line(name, figures):
+    """A progress file as one line for people."""
+    line = f"{name}: {figures['state']}"
+    if figures.get("total"):
+        line += f" {figures['percent']:.1f} %, {format_bytes(figures['bytes'])} of {format_bytes(figures['total'])}"
+    if figures.get("rate"):
+        line += f", {format_bytes(figures['rate'])}/s"
+    if figures.get("eta_seconds") is not None and figures["state"] == "downloading":
+        hours, seconds = divmod(figures["eta_seconds"], 3600)
+        line += f", {hours} h {seconds // 60} min left" if hours else f", {seconds // 60} min {seconds % 60} s left"
+    if figures.get("message"):
+        line += f" ({figures['message']})"
+    return line

@@ -217,6 +217,10 @@ manifest:
       description: Path, size and sha256 of every file.
       type: list
       elements: dict
+complete:
+  description: Whether the directory is as wanted now; V(false) only in check mode.
+  type: bool
+  returned: when O(state) is not V(absent)
 verified:
   description: Whether every file was read and had the right sha256 in this run.
   type: bool

@@ -5,6 +5,7 @@ After each mishap: no published directory is incomplete, nothing good is fetched
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -295,8 +296,7 @@ def test_the_disk_fills_up(hub, start, run, tmp_path):
         hub.misbehave("slow", "model-2.safetensors", 4 * MIB)
         process = start(directory=str(directory), allow_root_filesystem=False)
         await_that(lambda: hub.bytes["model-2.safetensors"] > 2 * MIB)
-        free = shutil.disk_usage(disk).free
-        (disk / "filler").write_bytes(b"x" * (free - MIB // 2))
+        fill(disk / "filler")
         failed = outcome(process)
         assert "the disk is full" in failed["msg"]
         assert not directory.exists()
@@ -308,7 +308,16 @@ def test_the_disk_fills_up(hub, start, run, tmp_path):
         assert whole(hub, directory)
         assert sent(hub) < hub.size + 3 * MIB
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def fill(path):
+    """Write until the disk has no byte left."""
+    with path.open("wb", buffering=0) as handle:
+        for size in (MIB, 4096):
+            with contextlib.suppress(OSError):
+                while True:
+                    handle.write(b"x" * size)
 
 
 @pytest.mark.parametrize("source", HUBS)
