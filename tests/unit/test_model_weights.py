@@ -63,3 +63,55 @@ def test_all_problems_are_told_at_once():
         weights.complete_models(models, "/m")
     for text in ("revison", "model is missing", "path must name", "is also the directory of 'a/b'"):
         assert text in str(error.value)
+
+
+def spread(models, hosts, **options):
+    complete = weights.complete_models(models, "/m")
+    return [(m["fetchers"], m["receivers"]) for m in weights.distribute(complete, hosts, **options)]
+
+
+def test_one_host_fetches_and_the_others_copy():
+    hosts = ["a", "b", "c"]
+    assert spread([{"model": "x/y"}], hosts, fan_out=True) == [(["a"], ["b", "c"])]
+    assert spread([{"model": "x/y"}], hosts, fan_out=True, seed="b") == [(["b"], ["a", "c"])]
+    assert spread([{"model": "x/y", "hosts": ["c", "b"]}], hosts, fan_out=True) == [(["b"], ["c"])]
+    assert spread([{"model": "x/y"}], hosts, fan_out=False) == [(hosts, [])]
+    # a seed may fetch what it does not need itself
+    assert spread([{"model": "x/y", "hosts": ["c"]}], hosts, fan_out=True, seed="a") == [(["a"], ["c"])]
+
+
+def test_what_every_host_has_for_itself_is_not_passed_on_unless_a_seed_is_named():
+    local = {"model": "x/y", "source": "local", "path": "/mnt"}
+    assert spread([local], ["a", "b"], fan_out=True, seed="a") == [(["a", "b"], [])]
+    assert spread([{**local, "seed": "b"}], ["a", "b"], fan_out=True) == [(["b"], ["a"])]
+
+
+def test_a_seed_outside_the_play():
+    with pytest.raises(weights.ModelError, match="not among the hosts"):
+        spread([{"model": "x/y"}], ["a"], fan_out=True, seed="z")
+
+
+@pytest.mark.parametrize(("hosts", "rounds"), [(1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (8, 3), (9, 4), (64, 6)])
+def test_fan_out_takes_log2_rounds_and_nobody_gives_what_he_has_not(hosts, rounds):
+    names = [f"h{i}" for i in range(hosts)]
+    plan = weights.fan_out_rounds(names[:1], names[1:])
+    assert len(plan) == rounds
+    have = {"h0"}
+    for step in plan:
+        assert set(step.values()) <= have
+        assert len(set(step.values())) == len(step)
+        have |= set(step)
+    assert have == set(names)
+
+
+def test_more_holders_make_fewer_rounds():
+    assert weights.fan_out_rounds(["a", "b"], ["c", "d"]) == [{"c": "a", "d": "b"}]
+    assert weights.fan_out_rounds(["a"], []) == []
+
+
+def test_progress_for_people():
+    figures = {"state": "downloading", "bytes": 3 * 2**30, "total": 12 * 2**30, "percent": 25.0, "rate": 2**20}
+    line = weights.progress_line("org/name", {**figures, "eta_seconds": 9216, "message": ""})
+    assert line == "org/name: downloading 25.0 %, 3 GiB of 12 GiB, 1 MiB/s, 2 h 33 min left"
+    line = weights.progress_line("m", {**figures, "rate": 0, "eta_seconds": None, "message": "HTTP 429"})
+    assert line == "m: downloading 25.0 %, 3 GiB of 12 GiB (HTTP 429)"
