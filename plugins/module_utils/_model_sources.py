@@ -17,8 +17,9 @@ import subprocess
 import time
 import urllib.error
 import urllib.parse
-import urllib.request
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+
+from ansible.module_utils.urls import open_url
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_manifest as manifests
 from ansible_collections.inferops.gpu_host.plugins.module_utils._demo_model import write_demo_model
@@ -94,12 +95,20 @@ class GeneratedSource(LocalSource):
 # --- over HTTP -----------------------------------------------------------------------------------------------
 
 
-def _request(url, token=None, **headers):
-    request = urllib.request.Request(url, headers={"User-Agent": "inferops.gpu_host", **headers})
+def _open(url, token=None, method="GET", **headers):
+    """The answer to a request. The token is for this host alone: a redirect elsewhere does not get it."""
+    headers = {"User-Agent": "inferops.gpu_host", **headers}
     if token:
-        # Not repeated to the host of a redirect: the token is for the hub alone.
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
-    return request
+        headers["Authorization"] = f"Bearer {token}"
+    return open_url(
+        url,
+        method=method,
+        headers=headers,
+        unredirected_headers=["Authorization"],
+        follow_redirects="all",
+        timeout=60,
+        decompress=False,
+    )
 
 
 def _retry_after(headers):
@@ -110,11 +119,11 @@ def _retry_after(headers):
 
 def get(url, token=None, attempts=5, sleep=time.sleep):
     """(body, headers) of a small answer; waits and tries again where that can help."""
-    delay = 1
+    delay, problem = 1, ""
     for attempt in range(1, attempts + 1):
         retry_after = None
         try:
-            with urllib.request.urlopen(_request(url, token), timeout=60) as answer:
+            with _open(url, token) as answer:
                 return answer.read(), answer.headers
         except urllib.error.HTTPError as error:
             error.close()
@@ -170,10 +179,8 @@ class UrlSource:
         return [FileEntry(path, self._length(path), sha256) for path, sha256 in sums.items()], None
 
     def _length(self, path):
-        request = _request(self._url_of(path), self.token)
-        request.method = "HEAD"
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with _open(self._url_of(path), self.token, "HEAD") as answer:
                 return int(answer.headers["Content-Length"])
         except (OSError, TypeError, ValueError) as error:
             raise SnapshotError(
@@ -210,9 +217,7 @@ class UrlSource:
         if start < entry.size or not entry.size:
             headers = {"Range": f"bytes={start}-"} if start else {}
             try:
-                with urllib.request.urlopen(
-                    _request(self._url_of(entry.path), self.token, **headers), timeout=60
-                ) as answer:
+                with _open(self._url_of(entry.path), self.token, **headers) as answer:
                     if start and answer.status != 206:
                         start = 0
                     self._write(answer, partial, start, entry)
