@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional, Tuple
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._activations import Batch
@@ -53,6 +53,8 @@ class Engine:
     kv_cache_memory_bytes: Optional[int] = None  # the pool, instead of gpu_memory_utilization
     mm_encoder_tp_mode: str = "weights"  # "data": the vision tower whole on every rank
     flashinfer: bool = True  # installed beside vLLM, as in the official image
+    runner: str = "auto"  # "pooling": a decoder served for embeddings
+    language_model_only: bool = False  # no vision tower
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,8 @@ def estimate(
     gpu_name: vLLM's default batch sizes depend on it (A100).
     compute_capability: decides in which form quantized weights are held.
     """
+    if engine.runner == "pooling" or engine.language_model_only:
+        spec = _memo.get(spec, ("served", engine.runner, engine.language_model_only), lambda: _served(spec, engine))
     profile, extrapolated = profile_for(engine.version)
     tp, pp = layout.tensor_parallel_size, layout.pipeline_parallel_size
     dtype = loaded_dtype(spec, engine.dtype)
@@ -238,6 +242,13 @@ def naive_estimate(parameters, bytes_per_parameter=2.0, gpu_total_bytes=0, gpus=
 def naive_bytes(parameters, bytes_per_parameter=2.0):
     """parameters × bytes_per_parameter × 1.2, in bytes."""
     return math.ceil(parameters * bytes_per_parameter * NAIVE_OVERHEAD)
+
+
+def _served(spec, engine):
+    """The part of a model that these options load."""
+    if engine.runner == "pooling" and spec.kind == "generate":
+        spec = replace(spec, kind="embedding")
+    return replace(spec, vision=None, audio=None) if engine.language_model_only else spec
 
 
 def _batch(engine, max_model_len, gpu_total_bytes, gpu_name):

@@ -50,6 +50,8 @@ def predict(run, gpu_total_gib=H200_TOTAL_GIB, version="0.26.0"):
             "kv_cache_memory_bytes",
             "mm_encoder_tp_mode",
             "flashinfer",
+            "runner",
+            "language_model_only",
         )
         if run.get(name) is not None
     }

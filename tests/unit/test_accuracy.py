@@ -41,6 +41,14 @@ def test_error_on_vllm_0_26(h200, term):
     assert found["worst_" + unit] <= worst, found["worst_id"]
 
 
+def test_error_on_our_own_runs():
+    # Other models, TP 2, PP 2, expert parallel, compiled and eager; nothing was fitted to their cache figures.
+    terms = evaluated("vllm-0.26.0-h200-own.json")["terms"]
+    assert terms["activation"]["mean_abs_gib"] <= 0.02 and terms["activation"]["worst_gib"] <= 0.1
+    assert terms["kv_cache_tokens"]["worst_pct"] <= 0.1
+    assert terms["weights"]["mean_abs_pct"] <= 0.3
+
+
 def test_smallest_card_is_right_for_every_run(h200):
     assert h200["smallest_card"]["wrong"] == []
     assert h200["smallest_card"]["cases"] >= 17
