@@ -205,6 +205,13 @@ def _network(service, settings):
 
 
 def _node(placement, service, host):
+    hosts = [node["host"] for node in placement.get("nodes") or []]
+    if len(hosts) > 1:
+        # Half an engine on each host would look well until its first request.
+        raise ContainerError(
+            f"service {service['name']!r} is placed on {' and '.join(hosts)}, and containers of one service on several "
+            f"hosts are not made here yet: set hosts to one of them, or choose a smaller model or quantization"
+        )
     for node in placement.get("nodes") or []:
         if node["host"] == host:
             return node
