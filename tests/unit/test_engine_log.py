@@ -40,6 +40,7 @@ def test_ready():
         ("no-compiler", "no_compiler", "options", "compiler"),
         ("unknown-architecture", "architecture_unknown", "image", "Qwen9ForCausalLM"),
         ("unknown-model-type", "architecture_unknown", "image", "qwen9"),
+        ("max-model-len", "max_model_len_beyond_model", "max_model_len", "99999999"),
         ("trust-remote-code", "trust_remote_code_needed", "trust_remote_code", "Python"),
     ],
 )
