@@ -56,9 +56,13 @@ def tolerate_missing_vision_operators():
 
 def leave_out_kernels():
     """Lets layers be created whose kernels this machine does not have."""
+    import torch
+    import torch.fx.experimental._config
     import vllm.model_executor.layers.fused_moe.config as moe_config
+    import vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method as unquantized_method
     import vllm.model_executor.layers.quantization as quantization
-    from vllm.model_executor.layers.fused_moe.oracle import fp8, int_wna16, mxfp4, nvfp4
+    from vllm.model_executor.layers.fused_moe.oracle import fp8, int_wna16, mxfp4, nvfp4, unquantized
+    from vllm.platforms import cpu
 
     wna16 = next(v for k, v in vars(int_wna16).items() if k.endswith("Backend") and hasattr(v, "MARLIN"))
     backends = {
@@ -89,6 +93,20 @@ def leave_out_kernels():
         for name in linear:
             if hasattr(loaded, name):
                 setattr(loaded, name, kernel)
+    # Pretend to have the attention and MoE kernels of a GPU.
+    torch.fx.experimental._config.meta_nonzero_assume_all_nonzero = True
+    unquantized.select_unquantized_moe_backend = unquantized_method.select_unquantized_moe_backend = lambda *_a, **_k: (
+        unquantized.UnquantizedMoeBackend.TRITON,
+        kernel(),
+    )
+    attention = cpu.CpuPlatform.get_attn_backend_cls.__func__
+
+    def any_attention(cls, selected_backend, attn_selector_config, num_heads=None):
+        if attn_selector_config.use_mla:
+            return "vllm.v1.attention.backends.mla.cpu_mla.CPUMLABackend"
+        return attention(cls, selected_backend, attn_selector_config, num_heads)
+
+    cpu.CpuPlatform.get_attn_backend_cls = classmethod(any_attention)
     platform = moe_config.current_platform
     type(platform).is_cuda_alike = lambda _self: sys._getframe(1).f_code.co_filename.endswith("fused_moe/config.py")
 
@@ -102,24 +120,53 @@ def inspect_in_process():
     )
 
 
-def engine_config(config, tp, pp, **options):
-    from vllm.engine.arg_utils import EngineArgs
-
+@contextlib.contextmanager
+def model_directory(config):
     config = dict(config)
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(prefix="model") as directory:
         quantization = config.pop("hf_quant_config", None)
         if quantization:
             Path(directory, "hf_quant_config.json").write_text(json.dumps(quantization))
         Path(directory, "config.json").write_text(json.dumps(config))
-        return EngineArgs(
-            model=directory,
-            load_format="dummy",
-            skip_tokenizer_init=True,
-            tensor_parallel_size=tp,
-            pipeline_parallel_size=pp,
-            distributed_executor_backend="mp" if tp * pp > 1 else None,
-            **options,
-        ).create_engine_config()
+        yield directory
+
+
+def engine_config(directory, tp, pp, **options):
+    from vllm.engine.arg_utils import EngineArgs
+
+    return EngineArgs(
+        model=directory,
+        load_format="dummy",
+        skip_tokenizer_init=True,
+        tensor_parallel_size=tp,
+        pipeline_parallel_size=pp,
+        distributed_executor_backend="mp" if tp * pp > 1 else None,
+        **options,
+    ).create_engine_config()
+
+
+def accept_unknown_model_types(models):
+    """Model types whose configuration class comes with the checkpoint's own code: a plain one stands in."""
+    from transformers import AutoConfig, PretrainedConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from vllm.transformers_utils.config import _CONFIG_REGISTRY
+
+    class Published(PretrainedConfig):
+        def __init__(self, **keys):
+            keys = {k: _nested(v) if isinstance(v, dict) and "model_type" in v else v for k, v in keys.items()}
+            super().__init__(**keys)
+
+        def get_text_config(self, *_args, **_kwargs):
+            return getattr(self, "llm_config", None) or getattr(self, "text_config", None) or self
+
+    def _nested(keys):
+        known = keys["model_type"] in CONFIG_MAPPING
+        return AutoConfig.for_model(**keys) if known else Published(**keys)
+
+    for entry in models.values():
+        name = entry["config"]["model_type"]
+        if name not in CONFIG_MAPPING and name not in _CONFIG_REGISTRY:
+            AutoConfig.register(name, type("Published", (Published,), {"model_type": name}))
 
 
 @contextlib.contextmanager
@@ -163,10 +210,11 @@ def module_tree(config, tp, pp=1, stage=0, **options):
     from vllm.utils.torch_utils import set_default_torch_dtype
 
     rotary_embedding._ROPE_DICT.clear()
-    vllm_config = engine_config(config, tp, pp, **options)
-    dtype = set_default_torch_dtype(vllm_config.model_config.dtype)
-    with set_current_vllm_config(vllm_config), rank_of(tp, pp, stage * tp), torch.device("meta"), dtype:
-        model = initialize_model(vllm_config=vllm_config)
+    with model_directory(config) as directory:
+        vllm_config = engine_config(directory, tp, pp, **options)
+        dtype = set_default_torch_dtype(vllm_config.model_config.dtype)
+        with set_current_vllm_config(vllm_config), rank_of(tp, pp, stage * tp), torch.device("meta"), dtype:
+            model = initialize_model(vllm_config=vllm_config)
     tables = [(name, buffer) for name, buffer in model.named_buffers() if name.endswith("cos_sin_cache")]
     tensors = {}
     for name, tensor in [*model.named_parameters(), *tables]:
@@ -185,15 +233,15 @@ def one_line(error):
     text = " ".join(str(error).split())
     text = re.sub(r"^1 validation error for \w+ Value error, ", "", text)
     text = re.sub(r" \[type=value_error.*", "", text)
-    return f"{type(error).__name__}: " + re.sub(r"/\S*/tmp\w+", "DIR", text)[:220]
+    return f"{type(error).__name__}: " + re.sub(r"/\S*/model\w+", "DIR", text)[:160]
 
 
-def record_model(config):
+def record_model(config, runner="auto"):
     answers = {}
 
     def ask(key, tp, pp=1, stage=0, **options):
         try:
-            vllm_config, tensors = module_tree(config, tp, pp, stage, **options)
+            vllm_config, tensors = module_tree(config, tp, pp, stage, runner=runner, **options)
         except Exception as error:
             answers[key] = one_line(error)
             return None
@@ -236,6 +284,7 @@ def main():
     inspect_in_process()
     leave_out_kernels()
     models = json.loads(arguments.configs.read_text())["models"]
+    accept_unknown_model_types(models)
     recorded = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
     answers = recorded.get("models", {})
     for name, entry in models.items():
@@ -244,7 +293,7 @@ def main():
         if arguments.tree:
             print_tree(name, module_tree(entry["config"], arguments.tree)[1])
             continue
-        answers[name] = record_model(entry["config"])
+        answers[name] = record_model(entry["config"], entry.get("runner", "auto"))
         print(f"{name}: {answers[name]['layouts']['1x1']}", flush=True)
         lines = ",\n".join(f"{json.dumps(n)}: {json.dumps(answers[n])}" for n in models if n in answers)
         arguments.output.write_text(f'{{"vllm": "{vllm.__version__}", "models": {{\n{lines}\n}}}}\n')
