@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What each architecture adds to the common shape of a transformer: data, no sizes.
 
-A trait is a value, or the name of the configuration's key that decides (`"attention_bias"`), or `("key", value)`: that
-value where the key is true.
+A trait is a value, or the name of the configuration's key that decides (`"attention_bias"`), or `("key", value)` or
+`("key", value, other)`: that value where the key is true.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ DEFAULTS = {
     "norm_bias": False,  # LayerNorm with bias instead of RMSNorm
     "lm_head_bias": False,
     "norms": 2,  # per layer; "per_part": one for each part that the layer has
+    "expert_norms": 0,  # further ones in layers with experts
     "final_norm": True,
     "embedding_norm": False,
     # Of embedding, norm and head: those that vLLM builds on every pipeline stage, needed there or not.
@@ -34,6 +35,8 @@ DEFAULTS = {
     "router_dtype": None,  # None: the model's; float32; "quantizable": a linear layer like the others
     "router_bias": False,
     "correction_bias": False,
+    "router_scales": False,  # a scale per input and one per expert
+    "dense_beside_experts": False,  # layers with experts have a dense feed-forward too
     "expert_bias": False,
     "conv_bias": True,  # of state layers
     "state_bias": False,
@@ -42,16 +45,30 @@ DEFAULTS = {
     "rope_float32": False,
     "layers": None,  # the kind of all layers where no key says it: mamba | hybrid
     "one_part_layers": False,  # a layer is a mixer or a feed-forward, not both
+    "native_until": None,  # version from which vLLM's Transformers backend runs it, without rotary table
+    "mrope_rows_until": (99, 0),  # version from which a table for images and video has one row per position
     "encoder_data_parallel": False,  # the vision tower can be replicated instead of sharded
     "names": {},
     "tied": False,  # what a missing tie_word_embeddings means
 }
-NAMES = {"attention": "self_attn", "mlp": "mlp", "state": "mixer", "shared": "shared_experts"}
+NAMES = {"attention": "self_attn", "mlp": "mlp", "experts": None, "state": "mixer", "shared": "shared_experts"}
 
 _QWEN2 = {"qkv_bias": True}
 _REPLICABLE = {"encoder_data_parallel": True}
+_QWEN3_VL = {"encoder_data_parallel": True, "mrope_rows_until": (0, 32)}
 _QWEN3 = {"qkv_bias": "attention_bias", "qk_norm": "head"}
 _LLAMA = {"qkv_bias": "attention_bias", "o_bias": "attention_bias", "mlp_bias": "mlp_bias"}
+_GEMMA4 = {
+    "norms": 4,
+    "expert_norms": 3,
+    "names": {"experts": "experts"},
+    "qk_norm": "head",
+    "router_scales": True,
+    "dense_beside_experts": True,
+    "tied": True,
+    "qkv_bias": "attention_bias",
+    "o_bias": "attention_bias",
+}
 _GEMMA3 = {"norms": 4, "qk_norm": "head", "tied": True, "qkv_bias": "attention_bias", "o_bias": "attention_bias"}
 _DEEPSEEK = {"qkv_bias": "attention_bias", "o_bias": "attention_bias"}
 _DEEPSEEK_V3 = dict(_DEEPSEEK, correction_bias=("topk_method", "noaux_tc"))
@@ -86,8 +103,18 @@ ARCHITECTURES = {
     "MiniCPMForCausalLM": {"tied": True},
     "MiniCPM3ForCausalLM": {"qkv_bias": "attention_bias", "o_bias": "attention_bias", "tied": True},
     "HunYuanDenseV1ForCausalLM": {"qkv_bias": "attention_bias", "qk_norm": ("use_qk_norm", "head"), "tied": True},
-    "SeedOssForCausalLM": {"qkv_bias": "attention_bias", "o_bias": "attention_out_bias", "mlp_bias": "mlp_bias"},
-    "ArceeForCausalLM": {"gated": False, "qkv_bias": "attention_bias", "o_bias": "attention_bias"},
+    "SeedOssForCausalLM": {
+        "native_until": (0, 32),
+        "qkv_bias": "attention_bias",
+        "o_bias": "attention_out_bias",
+        "mlp_bias": "mlp_bias",
+    },
+    "ArceeForCausalLM": {
+        "native_until": (0, 32),
+        "gated": False,
+        "qkv_bias": "attention_bias",
+        "o_bias": "attention_bias",
+    },
     "Phi3ForCausalLM": {},
     "OrionForCausalLM": {"norm_bias": True},
     "StableLmForCausalLM": {"qkv_bias": "use_qkv_bias", "norm_bias": True},
@@ -110,11 +137,11 @@ ARCHITECTURES = {
     "Qwen3ForCausalLM": _QWEN3,
     "Qwen3ForSequenceClassification": dict(_QWEN3, kind="rerank"),
     "Qwen3MoeForCausalLM": _QWEN3_MOE,
-    "Qwen3VLForConditionalGeneration": dict(_QWEN3, **_REPLICABLE),
-    "Qwen3VLMoeForConditionalGeneration": dict(_QWEN3_MOE, **_REPLICABLE),
+    "Qwen3VLForConditionalGeneration": dict(_QWEN3, **_QWEN3_VL),
+    "Qwen3VLMoeForConditionalGeneration": dict(_QWEN3_MOE, **_QWEN3_VL),
     "Qwen3NextForCausalLM": _QWEN3_NEXT,
-    "Qwen3_5ForConditionalGeneration": dict(_QWEN3_NEXT, **_REPLICABLE),
-    "Qwen3_5MoeForConditionalGeneration": dict(_QWEN3_NEXT, **_REPLICABLE),
+    "Qwen3_5ForConditionalGeneration": dict(_QWEN3_NEXT, **_QWEN3_VL),
+    "Qwen3_5MoeForConditionalGeneration": dict(_QWEN3_NEXT, **_QWEN3_VL),
     "MiMoForCausalLM": _QWEN2,
     # Gemma and Cohere
     "GemmaForCausalLM": {"tied": True},
@@ -122,6 +149,8 @@ ARCHITECTURES = {
     "Gemma3ForCausalLM": _GEMMA3,
     "Gemma3TextModel": dict(_GEMMA3, kind="embedding"),
     "Gemma3ForConditionalGeneration": _GEMMA3,
+    "Gemma4ForCausalLM": _GEMMA4,
+    "Gemma4ForConditionalGeneration": _GEMMA4,
     "CohereForCausalLM": {"norms": 1, "qk_norm": ("use_qk_norm", "heads"), "tied": True},
     "Cohere2ForCausalLM": {"norms": 1, "qk_norm": ("use_qk_norm", "heads"), "tied": True},
     # DeepSeek's shape: latent attention and many small experts
@@ -129,7 +158,7 @@ ARCHITECTURES = {
     "DeepseekV2ForCausalLM": _DEEPSEEK,
     "DeepseekV3ForCausalLM": _DEEPSEEK_V3,
     "DeepseekV32ForCausalLM": _DEEPSEEK_V3,
-    "GlmMoeDsaForCausalLM": dict(_DEEPSEEK, correction_bias=True),
+    "GlmMoeDsaForCausalLM": _DEEPSEEK_V3,
     "KimiK25ForConditionalGeneration": dict(_DEEPSEEK_V3, **_REPLICABLE),
     "Glm4MoeLiteForCausalLM": dict(_DEEPSEEK, router_dtype="float32", correction_bias=True),
     # Mixtures of experts
@@ -170,7 +199,12 @@ ARCHITECTURES = {
         "correction_bias": "moe_router_enable_expert_bias",
         "router_dtype": "float32",
     },
-    "HunYuanMoEV1ForCausalLM": {"qkv_bias": "attention_bias", "qk_norm": ("use_qk_norm", "head"), "tied": True},
+    "HunYuanMoEV1ForCausalLM": {
+        "native_until": (0, 32),
+        "qkv_bias": "attention_bias",
+        "qk_norm": ("use_qk_norm", "head"),
+        "tied": True,
+    },
     "DbrxForCausalLM": {},
     "Llama4ForCausalLM": {},
     "Llama4ForConditionalGeneration": {
@@ -184,11 +218,11 @@ ARCHITECTURES = {
         "o_bias": "add_bias_linear",
         "mlp_bias": "add_bias_linear",
     },
-    "GlmForCausalLM": {"qkv_bias": "attention_bias"},
+    "GlmForCausalLM": {"native_until": (0, 32), "qkv_bias": "attention_bias"},
     "Glm4ForCausalLM": {"qkv_bias": "attention_bias", "norms": 4},
     # OLMo, StarCoder, EXAONE
     "Olmo2ForCausalLM": dict(_TRANSFORMERS, qk_norm="replicated"),
-    "Olmo3ForCausalLM": {"qk_norm": "replicated"},
+    "Olmo3ForCausalLM": {"native_until": (0, 32), "qk_norm": "replicated"},
     "Starcoder2ForCausalLM": dict(
         _TRANSFORMERS,
         gated=False,
@@ -201,6 +235,7 @@ ARCHITECTURES = {
     "Exaone4ForCausalLM": {"qk_norm": "head"},
     # Older decoders
     "PhiForCausalLM": {
+        "native_until": (0, 32),
         "gated": False,
         "qkv_bias": True,
         "o_bias": True,
@@ -215,7 +250,7 @@ ARCHITECTURES = {
         "o_bias": "bias",
         "mlp_bias": "bias",
         "norm_bias": True,
-        "norms": 1,
+        "norms": ("new_decoder_architecture", 2, 1),
         "tied": True,
     },
     "GPT2LMHeadModel": {
@@ -229,6 +264,7 @@ ARCHITECTURES = {
         "tied": True,
     },
     "GPTNeoXForCausalLM": {
+        "native_until": (0, 32),
         "gated": False,
         "qkv_bias": True,
         "o_bias": True,
@@ -262,7 +298,13 @@ ARCHITECTURES = {
         "state_norm": False,
         "tied": True,
     },
-    "Mamba2ForCausalLM": {"layers": "mamba", "norms": 1, "conv_bias": "use_conv_bias", "state_bias": "use_bias"},
+    "Mamba2ForCausalLM": {
+        "pipeline": False,
+        "layers": "mamba",
+        "norms": 1,
+        "conv_bias": "use_conv_bias",
+        "state_bias": "use_bias",
+    },
     "JambaForCausalLM": dict(_MAMBA_HYBRID, rope=False, names={"mlp": "feed_forward", "state": "mamba"}),
     "GraniteMoeHybridForCausalLM": dict(
         _MAMBA_HYBRID,
@@ -312,6 +354,7 @@ ARCHITECTURES = {
 }
 
 # Keys that a model type's published configuration class supplies when config.json leaves them out.
+_MROPE = {"rope_scaling": {"rope_type": "default", "mrope_section": [24, 20, 20]}}
 MODEL_TYPE_DEFAULTS = {
     "gemma3_text": {
         "num_attention_heads": 8,
@@ -344,6 +387,10 @@ MODEL_TYPE_DEFAULTS = {
     "opt": {"enable_bias": True},
     "phi": {"partial_rotary_factor": 0.5},
     "qwen3_next": {"partial_rotary_factor": 0.25},
+    "qwen3_vl_text": _MROPE,
+    "qwen3_vl_moe_text": _MROPE,
+    "qwen3_5_text": _MROPE,
+    "qwen3_5_moe_text": _MROPE,
     "stablelm": {"partial_rotary_factor": 0.25},
     "starcoder2": {"use_bias": True},
     # towers
@@ -359,13 +406,11 @@ _EVERY_STAGE = {
         DbrxForCausalLM FalconForCausalLM GPT2LMHeadModel OrionForCausalLM StableLmForCausalLM MiniCPMForCausalLM
         MiniCPM3ForCausalLM JambaForCausalLM NemotronHForCausalLM GemmaForCausalLM Gemma2ForCausalLM
         Gemma3ForCausalLM Gemma3ForConditionalGeneration Gemma4ForCausalLM Gemma4ForConditionalGeneration
-        CohereForCausalLM Cohere2ForCausalLM InternLM2ForCausalLM ChatGLMModel""",
-    ("embedding", "head"): "Qwen3NextForCausalLM OPTForCausalLM",
+        CohereForCausalLM Cohere2ForCausalLM InternLM2ForCausalLM ChatGLMModel
+        OPTForCausalLM MambaForCausalLM Mamba2ForCausalLM FalconMambaForCausalLM Qwen3VLMoeForConditionalGeneration""",
+    ("embedding", "head"): "Qwen3NextForCausalLM",
     ("embedding",): """
         Qwen3_5ForConditionalGeneration Qwen3_5MoeForConditionalGeneration Lfm2ForCausalLM""",
-    ("norm", "head"): """
-        MambaForCausalLM Mamba2ForCausalLM FalconMambaForCausalLM Qwen3VLMoeForConditionalGeneration""",
-    ("norm",): "Qwen3VLForConditionalGeneration",
 }
 for _parts, _names in _EVERY_STAGE.items():
     for _name in _names.split():
@@ -378,13 +423,14 @@ def resolve_traits(architecture, config):
     for name, value in traits.items():
         if isinstance(value, str) and isinstance(DEFAULTS[name], bool):
             traits[name] = bool(config.get(value))
-        elif isinstance(value, tuple) and not isinstance(DEFAULTS[name], tuple):
-            key, then = value
+        elif isinstance(value, tuple) and name not in ("every_stage", "native_until", "mrope_rows_until"):
+            key, then, otherwise = (*value, DEFAULTS[name])[:3]
             if isinstance(DEFAULTS[name], bool):
                 traits[name] = config.get(key) == then
             else:
-                traits[name] = then if config.get(key) else DEFAULTS[name]
-    traits["names"] = {**NAMES, **traits["names"]}
+                traits[name] = then if config.get(key) else otherwise
+    names = {**NAMES, **traits["names"]}
+    traits["names"] = dict(names, experts=names["experts"] or f"{names['mlp']}.experts")
     return traits
 
 

@@ -286,6 +286,8 @@ def _layer(keys, kind, index, traits):
     dense = moe = None
     if not (traits["one_part_layers"] and kind in ("mamba", "full")):
         moe, dense = _feed_forward(keys, kind, index)
+        if moe and traits["dense_beside_experts"]:
+            dense = _dense_width(keys, index)
     return LayerSpec(attention=attention, state=state, mlp_intermediate_size=dense, moe=moe)
 
 
@@ -629,6 +631,7 @@ def _ropes(keys, layers):
             _rope_rows(rope, positions, keys.get("original_max_position_embeddings")),
             _rope_type(rope),
             float(theta),
+            bool(rope.get("mrope_section")),
         )
         if table not in tables:
             tables.append(table)
@@ -640,6 +643,8 @@ def _rotary_dim(keys, a, rope):
         return a.mla.qk_rope_head_dim
     if keys.get("rotary_dim"):
         return keys.count("rotary_dim")
+    if _rope_type(rope) == "proportional":
+        return a.head_dim  # the table is whole, part of it does not rotate
     factor = rope.get("partial_rotary_factor") or keys.get("partial_rotary_factor", "rotary_pct", "rope_pct") or 1
     return int(a.head_dim * factor)
 
@@ -652,8 +657,6 @@ def _rope_rows(rope, positions, original):
         return int(positions * factor)
     if kind == "longrope":  # a short and a long table
         return positions + int(rope.get("original_max_position_embeddings") or original or 0)
-    if rope.get("mrope_section"):
-        return 4 * positions  # room for the positions of images and video
     return positions
 
 

@@ -123,12 +123,16 @@ class LayerSpec:
 
 @dataclass(frozen=True)
 class RopeSpec:
-    """Rotary embedding: vLLM keeps one cos/sin table per distinct one, cache_length × rotary_dim elements."""
+    """Rotary embedding: vLLM keeps one cos/sin table per distinct one, cache_length × rotary_dim elements.
+
+    mrope: positions of images and video too; most versions give it four times the rows.
+    """
 
     rotary_dim: int
     cache_length: int
     kind: str = "default"
     theta: float = 10000.0
+    mrope: bool = False
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def linear_tensors(quantization, inputs, outputs, itemsize, capability=None):
             tensors.append(("qzeros", groups * rows * itemsize))  # multiplied with the scales beforehand
         elif q.zero_point or (q.method == "gptq" and (capability is None or machete)):
             tensors.append(("qzeros", groups * rows * q.bits // 8))
-        if q.method == "gptq" and (capability is None or machete or q.raw.get("desc_act")):
+        if q.method == "gptq" and q.raw.get("desc_act"):
             tensors.append(("g_idx", inputs * 4))
         if q.method == "compressed-tensors":
             tensors.append(("weight_shape", 16))
@@ -142,8 +142,8 @@ def expert_tensors(quantization, experts, hidden, width, gate, itemsize, bias=Fa
         tensors = [
             ("w13", experts * up * hidden // 2),
             ("w2", experts * hidden * width // 2),
-            ("w13_scale", experts * up * hidden // 16),
-            ("w2_scale", experts * hidden * width // 16),
+            ("w13_scale", experts * up * (hidden // 16)),
+            ("w2_scale", experts * hidden * (width // 16)),
             ("w13_scale_2", experts * gate * 4),
             ("w2_scale_2", experts * 4),
             ("w13_input_scale", experts * gate * 4),
@@ -163,7 +163,7 @@ def expert_tensors(quantization, experts, hidden, width, gate, itemsize, bias=Fa
                 ("w13_qzeros", experts * groups_in * up * q.bits // 8),
                 ("w2_qzeros", experts * groups_out * hidden * q.bits // 8),
             ]
-        if q.method in ("gptq", "compressed-tensors") and (capability is None or q.raw.get("desc_act")):
+        if q.method == "gptq" and q.raw.get("desc_act"):
             # Activation order indices and their sorted copies.
             tensors += [("w13_g_idx", 2 * experts * hidden * 4), ("w2_g_idx", 2 * experts * width * 4)]
     elif q.weights == "int8":

@@ -38,12 +38,12 @@ CAPABILITY_FLOORS = {
     "gptq": 6.0,
     "fp8": 7.5,
     "fbgemm_fp8": 8.0,
-    "compressed-tensors": 7.0,
+    "compressed-tensors": 7.5,
     "bitsandbytes": 7.0,
     "mxfp4": 8.0,
     "modelopt": 8.9,
 }
-NUMBER_FLOORS = {("modelopt", "nvfp4"): 7.5, ("compressed-tensors", "fp8", "static"): 8.9}
+NUMBER_FLOORS = {("modelopt", "nvfp4"): 7.5, ("modelopt", "mxfp8"): 8.0}
 BFLOAT16_FLOOR = 8.0
 FLOAT16_UNSTABLE = ("gemma2", "gemma3", "gemma3_text", "glm4", "plamo2")
 MARLIN_PADS_SINCE = (0, 26)  # before, output widths had to be multiples of 64 and inputs of 128
@@ -111,6 +111,13 @@ def _heads(spec, tp):
 def _widths(spec, tp, ep):
     vocabulary = round_up(spec.vocab_size, VOCABULARY_PADDING)
     found = _divides("vocabulary", "The vocabulary, padded", vocabulary, tp)
+    if spec.encoder_only:  # their other tables are padded and sharded like the vocabulary
+        if traits_of(spec)["encoder"] == "bert":
+            positions = round_up(spec.max_position_embeddings, VOCABULARY_PADDING)
+            found += _divides("positions", "The position embeddings, padded", positions, tp)
+        if traits_of(spec)["encoder"] != "modernbert":
+            types = round_up(spec.config.get("type_vocab_size") or 0, VOCABULARY_PADDING)
+            found += _divides("token_types", "The token type embeddings, padded", types, tp)
     layers = set(spec.layers)
     for width in sorted({layer.mlp_intermediate_size for layer in layers if layer.mlp_intermediate_size}):
         found += _divides("intermediate_size", "intermediate_size", width, tp)
@@ -223,7 +230,10 @@ def _quantized_experts(spec, q, tp, engine):
         if engine < BLOCK_REFINED_SINCE or refined < SMALLEST_REFINED_BLOCK:
             reason = f"The experts' width on a rank ({width}) is not divisible by block_n = {q.block[0]}"
             yield Refusal("fp8_block", reason, {"size": width, "block": q.block[0], "tp": tp})
-    elif q.group_size and q.group_size > 0 and q.weights.startswith("int") and width % q.group_size:
+    elif q.group_size and q.weights.startswith("int") and width % math.gcd(width, max(q.group_size, 1)) == 0:
+        # Groups that do not fit are halved until they do.
+        if q.group_size < 1 or math.gcd(width, q.group_size) >= SMALLEST_REFINED_BLOCK:
+            return
         reason = f"The experts' width on a rank ({width}) is not divisible by group_size = {q.group_size}"
         yield Refusal("group_size", reason, {"size": width, "group_size": q.group_size, "tp": tp})
 
@@ -249,11 +259,7 @@ def _dtype(spec, dtype, capability):
 
 
 def _capability(q, capability):
-    floor = (
-        NUMBER_FLOORS.get((q.method, q.weights))
-        or NUMBER_FLOORS.get((q.method, q.weights, "static" if q.activations else None))
-        or CAPABILITY_FLOORS.get(q.method)
-    )
+    floor = NUMBER_FLOORS.get((q.method, q.weights), CAPABILITY_FLOORS.get(q.method))
     if floor is None or capability >= floor:
         return []
     reason = f"The quantization method {q.method} is not supported for the current GPU. Minimum capability: {floor}"

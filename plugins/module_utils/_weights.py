@@ -29,6 +29,8 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 VOCABULARY_PADDING = 64
 DEFAULT_ENGINE = "0.26"
 
+MROPE_ROWS = 4  # a table for images and video has four rows per position
+
 # PyTorch's caching allocator: what it charges for a tensor is the block that it hands out.
 LARGE_BLOCK = 10 * MIB  # from here on blocks are requested from the driver in multiples of 2 MiB
 LARGE_BLOCK_STEP = 2 * MIB
@@ -199,9 +201,18 @@ def parameter_counts(spec):
 
 
 # Modules that a checkpoint may leave unquantized, under the names of their blocks.
-ATTENTION_MODULES = ("qkv_proj", "o_proj", "q_proj", "kv_a_proj_with_mqa", "fused_qkv_a_proj", "q_b_proj", "kv_b_proj")
+ATTENTION_MODULES = (
+    "qkv_proj",
+    "o_proj",
+    "q_proj",
+    "kv_a_proj_with_mqa",
+    "fused_qkv_a_proj",
+    "q_b_proj",
+    "kv_b_proj",
+    "indexer.wq_b",
+)
 STATE_MODULES = ("in_proj", "out_proj", "in_proj_qkvz", "in_proj_ba", "x_proj", "dt_proj")
-MLP_MODULES = ("gate_up_proj", "down_proj", "experts", "gate")
+MLP_MODULES = ("gate_up_proj", "down_proj", "gate")
 
 
 @lru_cache(maxsize=256)
@@ -214,6 +225,7 @@ def _layer_classes(spec, quantization):
         **{m: f"{names['attention']}.{m}" for m in ATTENTION_MODULES},
         **{m: f"{names['state']}.{m}" for m in STATE_MODULES},
         **{m: f"{names['mlp']}.{m}" for m in MLP_MODULES},
+        "experts": names["experts"],
         **{f"shared.{m}": f"{names['mlp']}.{names['shared']}.{m}" for m in MLP_MODULES[:2]},
     }
     return tuple(
@@ -240,6 +252,11 @@ class _Rank:
         if elements:
             size = elements * (itemsize or self.itemsize)
             self.tensors.append(Tensor(part, name, size, self.count, elements if parameters is None else parameters))
+
+    def on_transformers(self):
+        """Whether this engine runs the model by its Transformers backend."""
+        until = self.traits["native_until"]
+        return until is not None and self.engine >= until
 
     def share(self, size):
         """One rank's part of a dimension that is split evenly."""
@@ -285,7 +302,7 @@ class _Rank:
         if generates and (last or "head" in always):
             if not tied:
                 self.head(rows, parameters if last else 0)
-            if traits["lm_head_bias"]:
+            if traits["lm_head_bias"] and not self.on_transformers():
                 self.add("lm_head", "lm_head.bias", rows)
 
     def head(self, rows, parameters):
@@ -302,10 +319,15 @@ class _Rank:
         return self.spec.max_position_embeddings + self.traits["learned_positions"] - 1
 
     def rotary(self):
+        if self.on_transformers():
+            return
         itemsize = 4 if self.traits["rope_float32"] else self.itemsize
         for rope in self.spec.ropes:
             name = "cos_sin_cache.float32" if itemsize == 4 else "cos_sin_cache.float16"
-            self.add("rotary", name, rope.cache_length * rope.rotary_dim, itemsize, parameters=0)
+            copies = MROPE_ROWS if rope.mrope and self.engine < self.traits["mrope_rows_until"] else 1
+            self.add("rotary", name, copies * rope.cache_length * rope.rotary_dim, itemsize, parameters=0)
+        if self.spec.mla and self.spec.mla.index_heads:  # the indexer has a table of its own
+            self.tensors.append(self.tensors[-1])
 
     # --- one layer ----------------------------------------------------------------------------------------------------
 
@@ -327,7 +349,7 @@ class _Rank:
             norms = sum(
                 1 for part in (layer.attention or layer.state, layer.mlp_intermediate_size or layer.moe) if part
             )
-        for _i in range(norms):
+        for _i in range(norms + (self.traits["expert_norms"] if layer.moe else 0)):
             self.norm("layer_norm", self.spec.hidden_size)
         self.count, self.unquantized = 1, frozenset()
 
@@ -381,9 +403,9 @@ class _Rank:
         """Chooses the tokens that sparse attention looks at (DeepSeek V3.2); replicated."""
         hidden = self.spec.hidden_size
         self.linear("attention", "indexer.wq_b", mla.q_lora_rank, (mla.index_heads * mla.index_head_dim,))
-        self.linear("attention", "indexer.wk", hidden, (mla.index_head_dim,))
-        self.norm("indexer.k_norm", mla.index_head_dim, bias=True)
-        self.linear("attention", "indexer.weights_proj", hidden, (mla.index_heads,), quantizable=False)
+        # The key and the heads' weights are one matrix, never quantized; the norm is kept in float32.
+        self.add("attention", "indexer.wk_weights_proj", hidden * (mla.index_head_dim + mla.index_heads))
+        self.add("norm", "indexer.k_norm", 2 * mla.index_head_dim, 4)
 
     def mlp(self, part, name, width, bias=False, prefix=""):
         hidden, width = self.spec.hidden_size, self.share(width)
@@ -402,6 +424,9 @@ class _Rank:
             self.add("router", "gate.bias", moe.experts)
         if traits["correction_bias"]:
             self.add("router", "e_score_correction_bias", moe.experts, 4)
+        if traits["router_scales"]:
+            self.add("router", "router.scale", hidden)
+            self.add("router", "router.per_expert_scale", moe.experts)
         quantization = None if "experts" in self.unquantized else self.quantization
         local = ceil_div(moe.experts, self.ep)
         width = moe.intermediate_size if self.ep > 1 else self.share(moe.intermediate_size)

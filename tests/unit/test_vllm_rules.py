@@ -39,7 +39,8 @@ def codes(name, **layout):
         ("Qwen/Qwen2.5-32B-Instruct-AWQ", {"compute_capability": 7.0}, ["capability"]),
         ("Qwen/Qwen2.5-32B-Instruct-AWQ", {"compute_capability": 7.5}, []),
         ("openai/gpt-oss-20b", {"compute_capability": 7.5}, ["capability"]),
-        ("RedHatAI/Llama-3.3-70B-Instruct-FP8-dynamic", {"compute_capability": 8.0}, ["capability"]),
+        ("RedHatAI/Llama-3.3-70B-Instruct-FP8-dynamic", {"compute_capability": 8.0}, []),  # weight-only
+        ("nvidia/Llama-3.1-70B-Instruct-FP8", {"compute_capability": 8.0}, ["capability"]),
     ],
 )
 def test_refusals(model, layout, expected):
