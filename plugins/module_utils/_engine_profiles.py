@@ -28,21 +28,25 @@ class Profile026:
     # has happened before.
     non_torch_alone = 230 * MIB
     non_torch_parallel = 66 * MIB
-    # FlashInfer's buffers for fusing all-reduce and norm, taken when vLLM compiles for Hopper and newer: 8 × 64 MiB by
-    # flashinfer/comm/trtllm_ar.py, 800 MiB measured at TP 2; a few MiB at TP 4 and 8, where only small batches fuse.
-    fused_all_reduce = ((2, 800 * MIB), (4, 16 * MIB), (8, 8 * MIB))
+    # FlashInfer's buffers for fusing all-reduce and norm, taken when vLLM compiles for Hopper and newer: four times the
+    # ranks' largest fused batch (flashinfer/comm/trtllm_ar.py), which vLLM limits per tensor-parallel size
+    # (vllm/compilation/passes/fusion/allreduce_rms_fusion.py), and what the one run with it took beyond that.
+    fused_batch = ((2, 64 * MIB), (4, 2 * MIB), (8, MIB // 2))
+    fused_rest = ((2, 288 * MIB),)
     # FlashAttention 3 cuts the context into up to 32 parts while graphs are captured, each with a float32 output
     # (max_num_splits of its CUDA graphs). 258 MiB measured at 32 heads of 128.
     context_splits = 32
     graph_piece = 0.165  # MiB per layer and piecewise graph: 4 MiB measured at 24 layers, 2 at 8
     graph_piece_split = 0.25  # the same where linear attention or MXFP4 experts cut a layer into more pieces
 
-    def non_torch(self, spec, tp, pp, engine):
+    def non_torch(self, spec, tp, pp, tokens, engine):
         """Bytes that the pool loses to what is allocated outside PyTorch."""
         if tp * pp == 1:
             return self.non_torch_alone
-        fused = 0 if engine.enforce_eager or not engine.flashinfer else dict(self.fused_all_reduce).get(tp, 0)
-        return self.non_torch_parallel + fused
+        if tp == 1 or engine.enforce_eager or not engine.flashinfer:
+            return self.non_torch_parallel
+        largest = min(dict(self.fused_batch).get(tp, 0), 2 * tokens * spec.hidden_size)
+        return self.non_torch_parallel + 4 * tp * largest + dict(self.fused_rest).get(tp, 0)
 
     def activation(self, spec, tp, pp, stage, batch, expert_parallel):
         return activation_peak(spec, tp, pp, stage, batch, expert_parallel)
@@ -81,7 +85,7 @@ class Profile019:
     non_torch_parallel = int(2.1 * GIB)  # NCCL counted in
     non_torch_pipeline = int(0.07 * GIB)
 
-    def non_torch(self, spec, tp, pp, engine):
+    def non_torch(self, spec, tp, pp, tokens, engine):
         if tp > 1:
             return self.non_torch_parallel
         return self.non_torch_pipeline if pp > 1 else self.non_torch_alone

@@ -134,7 +134,7 @@ def estimate(
     )
     budget = math.ceil(gpu_total_bytes * utilization)
     in_use = profile.in_use_parallel if layout.gpus > 1 else profile.in_use_alone
-    non_torch = profile.non_torch(spec, tp, pp, engine)
+    non_torch = profile.non_torch(spec, tp, pp, tokens, engine)
     cache = _memo.get(
         spec,
         ("cache", tp, pp, engine.kv_cache_dtype, dtype, engine.block_size),

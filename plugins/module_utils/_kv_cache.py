@@ -19,6 +19,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._weights import 
 DEFAULT_BLOCK_SIZE = 16
 KERNEL_BLOCK_SIZE = 16  # smallest block of the FlashAttention and Triton backends
 SPARSE_MLA_BLOCK_SIZE = 64  # the only block of the sparse MLA kernels and of their indexer
+SPARSE_MLA_FP8_BYTES = 656  # per token: 512 FP8, their 4 scales, 64 rotated elements of 16 bits
 INDEXER_SCALE_GROUP = 128  # the indexer's keys are FP8 with one float32 scale per 128
 
 DTYPE_BYTES = {
@@ -195,7 +196,8 @@ def _cached_layers(spec, tp, kv_cache_dtype, dtype, block_size):
 
 def _attention_cache(attention, tp, element, block):
     if attention.mla:
-        width = attention.mla.cache_width * element
+        sparse_fp8 = attention.mla.index_topk and element == 1
+        width = SPARSE_MLA_FP8_BYTES if sparse_fp8 else attention.mla.cache_width * element
         yield CachedLayer("mla", width, block, None, width * block)
         if attention.mla.index_topk:
             dim = attention.mla.index_head_dim
