@@ -9,7 +9,7 @@ import math
 import re
 from dataclasses import replace
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _performance
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _performance, _vllm_rules
 from ansible_collections.inferops.gpu_host.plugins.module_utils._engine_profiles import profile_for
 from ansible_collections.inferops.gpu_host.plugins.module_utils._estimate import (
     Engine,
@@ -18,7 +18,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._estimate import
     naive_bytes,
     naive_estimate,
 )
-from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GB, GIB, round_up
+from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GB, GIB
 
 MOST_HOSTS = 16  # of one replica
 # An automatic length keeps this much of the cache back: the estimate's worst error on measured runs is 3 %.
@@ -285,39 +285,23 @@ def choose_dtype(subject, kind):
     if fixed:
         return fixed
     stored = subject.spec.dtype if subject.spec else None
-    if kind is not None and kind.capability < 8.0:
-        return "float16"
+    if kind is not None and kind.capability < _vllm_rules.BFLOAT16_FLOOR:
+        return "float32" if subject.spec and subject.spec.model_type in _vllm_rules.FLOAT16_UNSTABLE else "float16"
     return "bfloat16" if stored in (None, "bfloat16") else "float16"
 
 
 def refused_by_vllm(subject, kind, candidate):
-    """vLLM's reason against this layout, or ''."""
-    spec = subject.spec
-    tp, pp = candidate.tp, candidate.pp
-    if candidate.dtype == "bfloat16" and kind is not None and kind.capability < 8.0:
-        return f"dtype bfloat16 needs compute capability 8.0, {kind.name} has {kind.capability:g}: use float16"
-    if spec.heads % tp:
-        return f"{spec.heads} attention heads are not divisible by tensor_parallel_size {tp}"
-    kv_heads = spec.kv_heads
-    if kv_heads and not spec.mla and kv_heads % tp and tp % kv_heads:
-        return f"{kv_heads} key-value heads neither divide nor are divided by tensor_parallel_size {tp}"
-    vocabulary = round_up(spec.vocab_size, 64)
-    if not spec.encoder_only and vocabulary % tp:
-        return f"the vocabulary ({vocabulary} with padding) is not divisible by tensor_parallel_size {tp}"
-    if spec.intermediate_size % tp:
-        return f"intermediate_size {spec.intermediate_size} is not divisible by tensor_parallel_size {tp}"
-    if pp > 1 and not spec.supports_pipeline:
-        return f"{spec.architecture} has no pipeline parallelism"
-    if pp > spec.num_layers:
-        return f"{spec.num_layers} layers cannot fill {pp} stages"
-    block = spec.quantization.block if spec.quantization else None
-    widths = [spec.intermediate_size] + (
-        [spec.moe.intermediate_size] if spec.moe and not candidate.expert_parallel else []
+    """vLLM's first reason against this layout, or ''."""
+    found = _vllm_rules.refusals(
+        subject.spec,
+        candidate.tp,
+        candidate.pp,
+        candidate.expert_parallel,
+        candidate.dtype,
+        compute_capability=kind.capability,
+        engine_version=subject.engine_version,
     )
-    for width in widths:
-        if block and width and width // tp % block[0]:
-            return f"FP8 blocks of {block[0]} do not divide a width of {width} over tensor_parallel_size {tp}"
-    return ""
+    return found[0].reason if found else ""
 
 
 def _engine(subject, candidate, utilization, max_model_len):

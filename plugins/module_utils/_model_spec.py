@@ -10,6 +10,7 @@ A ModelSpec says what a model *is*, before any sharding: all sizes are those of 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Mapping, Optional, Tuple
 
 
@@ -209,48 +210,52 @@ class ModelSpec:
     config: Mapping = field(default_factory=dict, compare=False, repr=False)  # the language model's own keys
     root_config: Mapping = field(default_factory=dict, compare=False, repr=False)  # the whole file
 
+    def __hash__(self):
+        # What is remembered per model would otherwise cost more to look up than to compute: all layers are hashed.
+        return hash((self.architecture, self.hidden_size, self.vocab_size, len(self.layers), self.max_model_len))
+
     @property
     def num_layers(self):
         return len(self.layers)
 
-    @property
+    @cached_property
     def attention_layers(self):
         """Layers with attention, as (index, AttentionSpec)."""
         return tuple((i, layer.attention) for i, layer in enumerate(self.layers) if layer.attention)
 
-    @property
+    @cached_property
     def state_layers(self):
         """Layers with a per-request state, as (index, StateSpec)."""
         return tuple((i, layer.state) for i, layer in enumerate(self.layers) if layer.state)
 
-    @property
+    @cached_property
     def heads(self):
         """Attention heads (the most of any layer); 0 without attention."""
         return max((a.heads for _i, a in self.attention_layers), default=0)
 
-    @property
+    @cached_property
     def kv_heads(self):
         return max((a.kv_heads for _i, a in self.attention_layers), default=0)
 
-    @property
+    @cached_property
     def head_dim(self):
         return max((a.head_dim for _i, a in self.attention_layers), default=0)
 
-    @property
+    @cached_property
     def intermediate_size(self):
         """Width of the widest dense feed-forward; 0 when all layers are mixtures of experts."""
         return max((layer.mlp_intermediate_size or 0 for layer in self.layers), default=0)
 
-    @property
+    @cached_property
     def moe(self):
         """The MoeSpec of the model (of its widest MoE layer), or None."""
         return max((layer.moe for layer in self.layers if layer.moe), default=None, key=lambda m: m.experts)
 
-    @property
+    @cached_property
     def mla(self):
         return next((a.mla for _i, a in self.attention_layers if a.mla), None)
 
-    @property
+    @cached_property
     def encoder_only(self):
         """No layer caches anything: no KV pool."""
         return not self.state_layers and all(a.kind == "encoder" for _i, a in self.attention_layers)
