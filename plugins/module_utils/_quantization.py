@@ -185,20 +185,20 @@ def expert_tensors(quantization, experts, hidden, width, gate, itemsize, bias=Fa
 
 @lru_cache(maxsize=64)
 def _compiled(patterns):
-    """(exact names, regular expressions) of a list of module patterns."""
+    """(exact names, one regular expression or None) of a list of module patterns."""
     exact, expressions = set(), []
     for pattern in patterns:
         if pattern.startswith("re:"):
-            expressions.append(re.compile(pattern[3:]))
+            expressions.append(pattern[3:])
         elif any(c in pattern for c in "*?["):
-            expressions.append(re.compile(fnmatch.translate(pattern)))
+            expressions.append(fnmatch.translate(pattern))
         else:
             exact.add(pattern)
             # Multimodal checkpoints nest the language model; the part from `layers.` on is the same everywhere.
             at = pattern.find("layers.")
             if at > 0 and "vis" not in pattern[:at]:
                 exact.add(pattern[at:])
-    return frozenset(exact), tuple(expressions)
+    return frozenset(exact), re.compile("|".join(f"(?:{e})" for e in expressions)) if expressions else None
 
 
 def is_unquantized(quantization, layer_index, module):
@@ -209,7 +209,7 @@ def is_unquantized(quantization, layer_index, module):
         return True  # vLLM quantizes only the experts of these
     if not quantization.unquantized:
         return False
-    exact, expressions = _compiled(quantization.unquantized)
+    exact, expression = _compiled(quantization.unquantized)
     block, _dot, leaf = module.rpartition(".")
     # A fused module is left alone when its parts are, and the parts are always listed together.
     for name in (leaf, *CHECKPOINT_NAMES.get(leaf, ())):
@@ -224,12 +224,13 @@ def is_unquantized(quantization, layer_index, module):
             return True
         for prefix in ("model", "model.language_model", "language_model.model"):
             full = f"{prefix}.layers.{layer_index}.{local}"
-            if any(e.match(full) for e in expressions):
+            if expression and expression.match(full):
                 return True
     return False
 
 
 def is_unquantized_head(quantization):
-    exact, expressions = _compiled(quantization.unquantized)
+    """Whether the language head keeps the model's dtype."""
+    exact, expression = _compiled(quantization.unquantized)
     names = ("lm_head", "language_model.lm_head")
-    return any(n in exact or any(e.match(n) for e in expressions) for n in names)
+    return any(bool(n in exact or (expression and expression.match(n))) for n in names)

@@ -488,6 +488,21 @@ class _Rank:
         self.add("state", "norm", s.head_dim)
         self.linear("state", "out_proj", value, (hidden,))
 
+    def kda(self, s):
+        """Kimi's delta attention: like the gated one, with low-rank gates per channel."""
+        hidden, heads, dim = self.spec.hidden_size, self.share(s.heads), s.head_dim
+        width = heads * dim
+        self.linear("state", "qkv_proj", hidden, (width, width, width))
+        for gate in ("f", "g"):
+            self.linear("state", gate + "_a_proj", hidden, (dim,))
+            self.linear("state", gate + "_b_proj", dim, (width,))
+        self.linear("state", "b_proj", hidden, (heads,))
+        self.add("state", "conv1d", 3 * width * s.conv_kernel)
+        self.add("state", "dt_bias", width, 4)
+        self.add("state", "A_log", heads, 4)
+        self.add("state", "o_norm", dim)
+        self.linear("state", "o_proj", width, (hidden,))
+
     def short_conv(self, s):
         hidden, width = self.spec.hidden_size, self.share(s.conv_width)
         self.add("state", "conv", width * s.conv_kernel)

@@ -98,3 +98,14 @@ def test_an_embedding_service_loads_no_head():
     spec = spec_of("Qwen/Qwen3-Embedding-8B")
     assert "lm_head" in rank_weights(spec).by_part
     assert "lm_head" not in rank_weights(spec, kind="embedding").by_part
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_model_can_be_weighed(name):
+    spec = spec_of(name)
+    assert spec.basis == "config" or spec.architecture in GENERIC
+    whole, half = rank_weights(spec), rank_weights(spec, 2, compute_capability=9.0)
+    assert 0.3 * whole.exact < half.exact < whole.exact
+
+
+GENERIC = ("MiMoV2FlashForCausalLM", "BloomForCausalLM")  # estimated as a decoder of Llama's shape
