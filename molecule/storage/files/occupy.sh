@@ -1,0 +1,40 @@
+#!/bin/bash
+# Makes each of the given disks something that the role has to refuse, with the real tools where they need no kernel module.
+set -euo pipefail
+disks=("$@")
+
+pvcreate --quiet "${disks[0]}"
+echo -n secret | cryptsetup luksFormat --batch-mode --pbkdf pbkdf2 --pbkdf-force-iterations 1000 "${disks[1]}" -
+make-bcache -B "${disks[2]}"
+
+# Stand-ins for the superblocks of mdraid and ZFS.
+python3 - "${disks[3]}" "${disks[4]}" <<'EOF'
+import struct, sys
+
+raid = bytearray(256)  # version 1.2, 4 KiB into the device, with a checksum that holds
+struct.pack_into("<II", raid, 0, 0xA92B4EFC, 1)
+raid[16:41] = bytes(range(16)) + b"storage:0"
+struct.pack_into("<Q", raid, 144, 8)
+total = sum(struct.unpack("<64I", raid))
+struct.pack_into("<I", raid, 216, (total & 0xFFFFFFFF) + (total >> 32))
+zfs = b"".join(struct.pack("<QQ", 0x00BAB10C, 5000).ljust(1024, b"\0") for _ in range(16))  # uberblocks of the first label
+for path, offset, content in ((sys.argv[1], 4096, raid), (sys.argv[2], 128 * 1024, zfs)):
+    with open(path, "r+b") as device:
+        device.seek(offset)
+        device.write(content)
+EOF
+
+mkswap --quiet "${disks[5]}"
+mkswap --quiet "${disks[6]}" && swapon "${disks[6]}"
+parted --script "${disks[7]}" mklabel gpt mkpart other 1MiB 100%
+udevadm settle
+mkfs.ext4 -q -L other "${disks[7]}p1"
+parted --script "${disks[8]}" mklabel msdos mkpart primary 1MiB 100%
+mkfs.ext4 -q "${disks[9]}" && mkdir -p /elsewhere && mount "${disks[9]}" /elsewhere
+mkfs.ext4 -q "${disks[10]}" && mkdir -p /boot && mount "${disks[10]}" /boot
+printf 'ORCLDISK' | dd of="${disks[11]}" bs=1 seek=32 conv=notrunc status=none
+sleep infinity <"${disks[12]}" >/dev/null 2>&1 &
+echo $! >/run/occupied
+blockdev --setro "${disks[13]}"
+mkfs.ext4 -q -L old "${disks[15]}"
+sync

@@ -1,0 +1,465 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: block_device_info
+short_description: Says what block devices are and hold, and what declared disks need or why they are refused
+version_added: "0.1.0"
+author: "The inferops.gpu_host maintainers (@inferops)"
+description:
+  - Describes block devices with everything that is on them and everybody who uses them.
+  - Plans O(disks), in the form of C(storage_disks) of the role P(inferops.gpu_host.storage#role), device by device.
+  - Never plans to write to a device that is mounted, swapped to, open in a process, held by the kernel (LVM, mdraid,
+    device mapper, bcache, multipath, ZFS), read-only, unreadable, or part of the running system.
+  - Plans to erase a device that holds anything (a partition table, a signature, or a first MiB that is not empty)
+    only when O(disks[].erase) names everything that was found there.
+options:
+  devices:
+    description:
+      - The devices to describe, by path, by a link such as C(/dev/disk/by-id/…), or by serial number; all by default.
+    type: list
+    elements: str
+    default: []
+  disks:
+    description: The disks to plan.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      device:
+        description: Its path, or better a link in C(/dev/disk/by-id), which stays when the kernel numbers disks anew.
+        type: path
+      serial:
+        description: Its serial number, in place of O(disks[].device).
+        type: str
+      format:
+        description: Whether a partition table and filesystems may be made on it. Otherwise it is only mounted.
+        type: bool
+        default: false
+      erase:
+        description:
+          - What may be given up on it, as C(wipefs) names it, for example V(gpt), V(ext4), V(LVM2_member), V(unknown).
+          - Anything that is found and not listed is a refusal. What already is as declared is kept, listed or not.
+        type: list
+        elements: str
+        default: []
+      on_system_disk:
+        description: Whether it may be a spare partition of the disk that the running system is on.
+        type: bool
+        default: false
+      partitions:
+        description: The partitions to make; without any, the filesystem is on the device itself.
+        type: list
+        elements: dict
+        suboptions:
+          size:
+            description: V(60%) of the disk, V(500GiB), V(2TB); the last partition takes the rest by default.
+            type: str
+          name:
+            description: Its name in the table, by which it is known again; by default the label, or the mount point.
+            type: str
+          mountpoint:
+            description: Where it is mounted.
+            type: path
+            required: true
+          filesystem:
+            description: The filesystem; V(xfs) when one is made.
+            type: str
+            choices: [xfs, ext4]
+          label:
+            description: The filesystem's label.
+            type: str
+          mkfs_options:
+            description: Further options for mkfs.
+            type: str
+            default: ""
+          mount_options:
+            description: Options of the mount.
+            type: list
+            elements: str
+            default: []
+          nofail:
+            description: Whether the host boots without it.
+            type: bool
+            default: true
+          device_timeout:
+            description: How long the boot waits for it.
+            type: str
+            default: 30s
+          dump:
+            description: The fifth field of the line in C(/etc/fstab).
+            type: int
+            default: 0
+          passno:
+            description: The sixth field of the line in C(/etc/fstab).
+            type: int
+            default: 0
+          grow:
+            description: Whether the filesystem is grown to its device.
+            type: bool
+            default: false
+          owner:
+            description: The owner of the mounted directory.
+            type: str
+          group:
+            description: The group of the mounted directory.
+            type: str
+          mode:
+            description: The mode of the mounted directory.
+            type: raw
+      mountpoint:
+        description: As O(disks[].partitions[].mountpoint), for the device itself.
+        type: path
+      filesystem:
+        description: As O(disks[].partitions[].filesystem), for the device itself.
+        type: str
+        choices: [xfs, ext4]
+      label:
+        description: As O(disks[].partitions[].label), for the device itself.
+        type: str
+      mkfs_options:
+        description: As O(disks[].partitions[].mkfs_options), for the device itself.
+        type: str
+        default: ""
+      mount_options:
+        description: As O(disks[].partitions[].mount_options), for the device itself.
+        type: list
+        elements: str
+        default: []
+      nofail:
+        description: As O(disks[].partitions[].nofail), for the device itself.
+        type: bool
+        default: true
+      device_timeout:
+        description: As O(disks[].partitions[].device_timeout), for the device itself.
+        type: str
+        default: 30s
+      dump:
+        description: As O(disks[].partitions[].dump), for the device itself.
+        type: int
+        default: 0
+      passno:
+        description: As O(disks[].partitions[].passno), for the device itself.
+        type: int
+        default: 0
+      grow:
+        description: As O(disks[].partitions[].grow), for the device itself.
+        type: bool
+        default: false
+      owner:
+        description: As O(disks[].partitions[].owner), for the device itself.
+        type: str
+      group:
+        description: As O(disks[].partitions[].group), for the device itself.
+        type: str
+      mode:
+        description: As O(disks[].partitions[].mode), for the device itself.
+        type: raw
+  requirements:
+    description: What has to be stored where.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: The directory, which need not exist yet.
+        type: path
+        required: true
+      bytes:
+        description: How many bytes it will hold in the end. What lies there already counts.
+        type: int
+        required: true
+      purpose:
+        description: What for, for messages.
+        type: str
+        default: data
+      allow_root_filesystem:
+        description: Whether it may lie on the root filesystem.
+        type: bool
+        default: false
+attributes:
+  check_mode:
+    description: Changes nothing in any mode.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: What is on the second NVMe disk, and may it be formatted?
+  inferops.gpu_host.block_device_info:
+    devices: [/dev/nvme1n1]
+  register: found
+
+- name: What would be done with it
+  inferops.gpu_host.block_device_info:
+    disks:
+      - device: /dev/disk/by-id/nvme-SAMSUNG_MZQL23T8HCLS_S64HNE0T500123
+        format: true
+        mountpoint: /data
+  register: planned
+"""
+
+RETURN = r"""
+devices:
+  description: The devices asked for.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    path:
+      description: Its path.
+      type: str
+    links:
+      description: Its other names under C(/dev/disk).
+      type: list
+      elements: str
+    type:
+      description: What it is, as C(lsblk) names it.
+      type: str
+    size:
+      description: Its size in bytes.
+      type: int
+    serial:
+      description: Its serial number.
+      type: str
+    mountpoints:
+      description: Where it is mounted.
+      type: list
+      elements: str
+    signatures:
+      description: What it holds, each with its type, label and uuid.
+      type: list
+      elements: dict
+    filesystem:
+      description: The one filesystem on it, or nothing.
+      type: dict
+    formattable:
+      description: Whether it is empty and unused.
+      type: bool
+    reasons:
+      description: Why it is not formattable.
+      type: list
+      elements: str
+plan:
+  description: For each of O(disks) what will be done with it, and its refusals.
+  type: list
+  elements: dict
+  returned: always
+space_refusals:
+  description: Why O(requirements) do not fit.
+  type: list
+  elements: str
+  returned: always
+fstab_problems:
+  description: The errors that C(findmnt --verify) finds, by mount point.
+  type: dict
+  returned: always
+"""
+
+import errno
+import glob
+import os
+import stat
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _block_devices as block
+
+LSBLK = ["--json", "--bytes", "--paths", "--output", "NAME,KNAME,TYPE,SIZE,RO,MAJ:MIN,SERIAL,MODEL"]
+TABLES = ("gpt", "dos")
+
+FILESYSTEM_SPEC = {
+    "mountpoint": {"type": "path"},
+    "filesystem": {"type": "str", "choices": ["xfs", "ext4"]},
+    "label": {"type": "str"},
+    "mkfs_options": {"type": "str", "default": ""},
+    "mount_options": {"type": "list", "elements": "str", "default": []},
+    "nofail": {"type": "bool", "default": True},
+    "device_timeout": {"type": "str", "default": "30s"},
+    "dump": {"type": "int", "default": 0},
+    "passno": {"type": "int", "default": 0},
+    "grow": {"type": "bool", "default": False},
+    "owner": {"type": "str"},
+    "group": {"type": "str"},
+    "mode": {"type": "raw"},
+}
+PARTITION_SPEC = dict(
+    FILESYSTEM_SPEC, size={"type": "str"}, name={"type": "str"}, mountpoint={"type": "path", "required": True}
+)
+DISK_SPEC = dict(
+    FILESYSTEM_SPEC,
+    device={"type": "path"},
+    serial={"type": "str"},
+    format={"type": "bool", "default": False},
+    erase={"type": "list", "elements": "str", "default": [], "no_log": False},
+    on_system_disk={"type": "bool", "default": False},
+    partitions={"type": "list", "elements": "dict", "options": PARTITION_SPEC},
+)
+REQUIREMENT_SPEC = {
+    "path": {"type": "path", "required": True},
+    "bytes": {"type": "int", "required": True},
+    "purpose": {"type": "str", "default": "data"},
+    "allow_root_filesystem": {"type": "bool", "default": False},
+}
+
+
+def read(path):
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+class Host:
+    """Reads from the running system what the pure functions need to know."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def output(self, tool, *arguments):
+        return self.module.run_command([self.module.get_bin_path(tool, required=True), *arguments], check_rc=True)[1]
+
+    def devices(self, names):
+        devices = block.parse_lsblk(self.output("lsblk", *LSBLK))
+        links = {}
+        for link in sorted(glob.glob("/dev/disk/by-*/*")) + list(names):
+            links.setdefault(os.path.realpath(link), []).append(link)
+        open_by = self.open_devices()
+        for device in devices.values():
+            device["links"] = [link for link in links.get(device["kname"], []) if link != device["path"]]
+            device["open_by"] = open_by.get(device["number"], [])
+            self.probe(device)
+        block.add_mounts(
+            devices, block.parse_mountinfo(read("/proc/self/mountinfo")), block.parse_swaps(read("/proc/swaps"))
+        )
+        return devices
+
+    def probe(self, device):
+        """What the device holds, and whether the kernel would let anybody have it."""
+        path = device["path"]
+        device.update(signatures=[], partitions=[], busy=False, unreadable="")
+        if device["type"] == "rom" or device["size"] == 0:
+            device["unreadable"] = "no medium"
+            return
+        try:
+            with open(path, "rb") as file:
+                first = file.read(block.MIB)
+            os.close(os.open(path, os.O_RDONLY | os.O_EXCL))
+        except OSError as problem:
+            if problem.errno != errno.EBUSY:
+                device["unreadable"] = problem.strerror
+                return
+            device["busy"] = True
+        rc, out, err = self.module.run_command(
+            [self.module.get_bin_path("wipefs", required=True), "--no-act", "--json", path]
+        )
+        if rc != 0:
+            device["unreadable"] = err.strip()
+            return
+        device["signatures"] = block.parse_wipefs(out)
+        if any(signature["type"] in TABLES for signature in device["signatures"]):
+            pairs = ["--pairs", "--bytes", "--output", "NR,START,SECTORS,NAME", path]
+            out = self.module.run_command([self.module.get_bin_path("partx", required=True), *pairs])[1]
+            device["partitions"] = block.parse_partx(out)
+        elif not device["signatures"] and device["type"] != "part" and any(first):
+            device["signatures"] = [{"type": block.UNKNOWN, "label": "", "uuid": ""}]
+
+    @staticmethod
+    def open_devices():
+        """The processes that have block devices open, by device number."""
+        found = {}
+        for link in glob.glob("/proc/[0-9]*/fd/*"):
+            try:
+                target = os.readlink(link)
+                status = os.stat(link) if target.startswith("/dev/") else None
+            except OSError:
+                continue
+            if status and stat.S_ISBLK(status.st_mode):
+                process = link.split("/")[2]
+                number = "%d:%d" % (os.major(status.st_rdev), os.minor(status.st_rdev))
+                text = "%s (process %s)" % (read("/proc/%s/comm" % process).strip(), process)
+                if process != str(os.getpid()) and text not in found.setdefault(number, []):
+                    found[number].append(text)
+        return found
+
+    @staticmethod
+    def filesystem(path):
+        """The filesystem that a path is on or will be on, and what lies below the path already."""
+        there = path
+        while not os.path.isdir(there):
+            there = os.path.dirname(there)
+        status, mountpoint = os.statvfs(there), os.path.realpath(there)
+        while not os.path.ismount(mountpoint):
+            mountpoint = os.path.dirname(mountpoint)
+        present = 0
+        for directory, _names, files in os.walk(path):
+            present += sum(os.lstat(os.path.join(directory, name)).st_blocks * 512 for name in files)
+        return {
+            "mountpoint": mountpoint,
+            "size": status.f_blocks * status.f_frsize,
+            "available": status.f_bavail * status.f_frsize,
+            "present": present,
+        }
+
+
+def hidden_files(mountpoints):
+    """What a mount would hide: the first few names in each directory."""
+    return {
+        path: [name for name in sorted(os.listdir(path)) if name != "lost+found"][:5]
+        for path in mountpoints
+        if os.path.isdir(path) and not os.path.ismount(path)
+    }
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "devices": {"type": "list", "elements": "str", "default": []},
+            "disks": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": DISK_SPEC,
+                "required_one_of": [("device", "serial"), ("mountpoint", "partitions")],
+                "mutually_exclusive": [("device", "serial"), ("mountpoint", "partitions")],
+            },
+            "requirements": {"type": "list", "elements": "dict", "default": [], "options": REQUIREMENT_SPEC},
+        },
+        supports_check_mode=True,
+    )
+    module.run_command_environ_update = {"LC_ALL": "C"}
+    host, params = Host(module), module.params
+    asked = params["devices"]
+    devices = host.devices([disk["device"] for disk in params["disks"] if disk["device"]] + asked)
+    try:
+        described = [
+            block.find_device(devices, {"device": name} if name.startswith("/") else {"serial": name}) for name in asked
+        ]
+    except block.DeclarationError as problem:
+        module.fail_json(msg=str(problem))
+    mountpoints = [one["mountpoint"] for disk in params["disks"] for one in disk["partitions"] or [disk]]
+    fstab = block.parse_fstab(read("/etc/fstab"))
+    plan = block.plan_disks(devices, params["disks"], hidden_files(mountpoints), fstab)
+    verified = module.run_command([module.get_bin_path("findmnt", required=True), "--verify"])[1]
+    module.exit_json(
+        changed=False,
+        devices=[block.describe(devices, one["path"]) for one in described or devices.values()],
+        plan=plan,
+        space_refusals=block.space_refusals(
+            params["requirements"],
+            {one["path"]: host.filesystem(one["path"]) for one in params["requirements"]},
+            [mount for one in plan for mount in one["mounts"]],
+        ),
+        fstab_problems=block.parse_fstab_problems(verified),
+    )
+
+
+if __name__ == "__main__":
+    main()
