@@ -14,6 +14,7 @@ import re
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import MIB, format_bytes
 
 MOUNTABLE = ("xfs", "ext2", "ext3", "ext4", "btrfs", "f2fs")
+FILESYSTEMS = (*MOUNTABLE, "vfat", "exfat", "ntfs", "iso9660", "udf", "jfs", "reiserfs", "bcachefs", "ocfs2", "gfs2")
 SYSTEM_MOUNTPOINTS = ("/", "/boot", "/boot/efi", "/efi", "/usr", "/var")
 SMALLEST_XFS = 300 * MIB  # what mkfs.xfs accepts since xfsprogs 5.19
 UNKNOWN = "unknown"  # data without a signature that anybody knows
@@ -209,7 +210,8 @@ def add_mounts(devices, mounts, swaps):
 def words(signature):
     """A signature as a person would call it."""
     kind = signature["type"]
-    text = WORDS.get(kind) or ("an %s filesystem" if kind[:1] in "aeiox" else "a %s filesystem") % kind
+    sort = "filesystem" if kind in FILESYSTEMS else "signature"
+    text = WORDS.get(kind) or "%s %s %s" % ("an" if kind[:1] in "aeiouxAEIOUX" else "a", kind, sort)
     details = [name for name in (signature["label"] and "label %s" % signature["label"], signature["uuid"]) if name]
     return text + (" (%s)" % ", ".join(details) if details else "")
 

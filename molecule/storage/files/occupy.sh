@@ -30,9 +30,9 @@ parted --script "${disks[7]}" mklabel gpt mkpart other 1MiB 100%
 udevadm settle
 mkfs.ext4 -q -L other "${disks[7]}p1"
 parted --script "${disks[8]}" mklabel msdos mkpart primary 1MiB 100%
-mkfs.ext4 -q "${disks[9]}" && mkdir -p /elsewhere && mount "${disks[9]}" /elsewhere
-mkfs.ext4 -q "${disks[10]}" && mkdir -p /boot && mount "${disks[10]}" /boot
-printf 'ORCLDISK' | dd of="${disks[11]}" bs=1 seek=32 conv=notrunc status=none
+mkfs.ext4 -q "${disks[9]}" && mkdir -p /elsewhere && mount -o ro "${disks[9]}" /elsewhere
+mkfs.ext4 -q "${disks[10]}" && mkdir -p /boot && mount -o ro "${disks[10]}" /boot
+printf 'a database without a filesystem' | dd of="${disks[11]}" bs=1 seek=32 conv=notrunc status=none
 sleep infinity <"${disks[12]}" >/dev/null 2>&1 &
 echo $! >/run/occupied
 blockdev --setro "${disks[13]}"
