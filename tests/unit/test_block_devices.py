@@ -352,6 +352,13 @@ def test_partitions_that_cannot_be(devices, partitions, message):
     assert message in one["refusals"][0]
 
 
+def test_a_filesystem_that_is_mounted_elsewhere_stays_there(devices):
+    holds(devices, "/dev/sda1", "xfs")
+    devices["/dev/sda1"]["mountpoints"] = ["/elsewhere"]
+    (one,) = plan(devices, disk("/dev/sda1", format=False))
+    assert one["refusals"] == ["/dev/sda1 is mounted at /elsewhere, and /data is asked for: unmount it first"]
+
+
 def test_mount_points_are_not_taken_from_others(devices):
     (one,) = plan(devices, disk("/dev/nvme1n1", "/with space"))
     assert "/with space is the mount point of /dev/md0" in one["refusals"][0]
