@@ -35,8 +35,8 @@ MROPE_ROWS = 4  # a table for images and video has four rows per position
 LARGE_BLOCK = 10 * MIB  # from here on blocks are requested from the driver in multiples of 2 MiB
 LARGE_BLOCK_STEP = 2 * MIB
 SPLIT_REMAINDER = MIB  # a block is cut, and the rest used for other tensors, when more than this remains
-# Since 0.26 blocks from this size on seem never to be cut (inferred from what the measured runs logged), and one freed by the rotary tables' computation serves
-# a tensor that is up to as much smaller.
+# Since 0.26 blocks from this size on seem never to be cut (inferred from the logs of measured runs), and one freed by
+# the rotary tables' computation serves a tensor that is up to as much smaller.
 WHOLE_BLOCK = 20 * MIB
 WHOLE_BLOCK_SINCE = (0, 26)
 
