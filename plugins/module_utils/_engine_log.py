@@ -14,7 +14,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GI
 
 _PREFIX = re.compile(
     r"^(?:\((?P<process>[\w-]+)(?: rank=\d+)? pid=\d+\) ?)?"
-    r"(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d (?:\[[\w./]+:\d+\]|[\w.]+:\d+\]) ?)?"
+    r"(?:(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d (?:\[[\w./]+:\d+\]|[\w.]+:\d+\]) ?)?"
 )
 _START = re.compile(r"vLLM API server version|non-default args:|args: Namespace\(")
 _READY = re.compile(r"Application startup complete|Uvicorn running on")
@@ -316,19 +316,19 @@ def parse(text, exit_code=None):
 
 
 def _runs(text):
-    """The log as [(process, line)], one list for each start: Docker keeps the log over restarts."""
+    """The log as [(process, level, line)], one list for each start: Docker keeps the log over restarts."""
     runs = [[]]
     for raw in re.split(r"[\r\n]+", text):
         match = _PREFIX.match(raw)
         line = raw[match.end() :]
         if _START.search(line) and _has_left_the_start(runs[-1]):
             runs.append([])
-        runs[-1].append((match.group("process"), line))
+        runs[-1].append((match.group("process"), match.group("level"), line))
     return runs
 
 
 def _lines(run):
-    return [line for process, line in run]
+    return [line for process, level, line in run]
 
 
 def _has_left_the_start(run):
@@ -370,7 +370,7 @@ def _allocated(run):
     """Sizes in bytes for each rank, tokens, concurrency, and how long the steps took."""
     ranks, seconds = {}, {}
     found = {"version": None, "kv_cache_tokens": None, "max_concurrency": None, "max_model_len": None}
-    for process, line in run:
+    for process, _level, line in run:
         for key, pattern in _RANK_SIZES:
             match = pattern.search(line)
             if match:
@@ -395,9 +395,10 @@ def _allocated(run):
 
 def _failure(run, exit_code):
     for cause in CAUSES:
-        for at, line in enumerate(_lines(run)):
-            match = cause.pattern.search(line)
-            if match and not _only_a_warning(line):
+        for at, (_process, level, line) in enumerate(run):
+            # A warning of what might happen is no failure: "this can cause … Too many open files".
+            match = None if level in ("DEBUG", "INFO", "WARNING") else cause.pattern.search(line)
+            if match:
                 return _explained(cause, match, line, _phase_at(run, at))
     if exit_code in _EXIT_CODES:
         return None
@@ -414,10 +415,6 @@ def _failure(run, exit_code):
                 "numbers": [],
             }
     return None
-
-
-def _only_a_warning(line):
-    return "Retrying with a new port" in line
 
 
 def _phase_at(run, at):

@@ -40,6 +40,10 @@ def test_ready():
         ("no-compiler", "no_compiler", "options", "compiler"),
         ("unknown-architecture", "architecture_unknown", "image", "Qwen9ForCausalLM"),
         ("unknown-model-type", "architecture_unknown", "image", "qwen9"),
+        ("no-weights", "model_incomplete", "model", "missing or broken"),
+        ("heads", "layout_impossible", "tensor_parallel_size", "divisible"),
+        ("no-model-dir", "model_missing", "path", "not where"),
+        ("bad-option", "option_refused", "options", "--no-such-option"),
         ("max-model-len", "max_model_len_beyond_model", "max_model_len", "99999999"),
         ("trust-remote-code", "trust_remote_code_needed", "trust_remote_code", "Python"),
     ],
@@ -49,6 +53,12 @@ def test_provoked_failures(log, cause, variable, words):
     assert (found["cause"], found["variable"]) == (cause, variable)
     assert words in found["message"]
     assert found["evidence"] in captured(log)
+
+
+def test_a_start_under_way_has_not_failed():
+    lines = captured("ready").splitlines(keepends=True)
+    for end in range(0, len(lines), 7):
+        assert _engine_log.parse("".join(lines[:end]))["failure"] is None
 
 
 def test_crash_loop_reports_the_start_before():
