@@ -169,7 +169,7 @@ CAUSES = (
     ),
     _Cause(
         "shm_too_small",
-        r"unable to (?:allocate|write to) .*shared memory|No space left on device.*(?:shm|psm_|nccl)|/dev/shm.*"
+        r"Insufficient space in /dev/shm|unable to (?:allocate|write to) .*shared memory|No space left on device.*(?:shm|psm_|nccl)|/dev/shm.*"
         r"(?:No space|too small)|Bus error",
         "shared memory is too small",
         "container",

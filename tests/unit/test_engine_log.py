@@ -40,7 +40,7 @@ def test_ready():
         ("no-compiler", "no_compiler", "options", "compiler"),
         ("unknown-architecture", "architecture_unknown", "image", "Qwen9ForCausalLM"),
         ("unknown-model-type", "architecture_unknown", "image", "qwen9"),
-        ("no-weights", "model_incomplete", "model", "missing or broken"),
+        ("shm-too-small", "shm_too_small", "container", "shared memory"),
         ("heads", "layout_impossible", "tensor_parallel_size", "divisible"),
         ("no-model-dir", "model_missing", "path", "not where"),
         ("bad-option", "option_refused", "options", "--no-such-option"),
