@@ -15,7 +15,7 @@ description:
   - Returns when the engine's API answers.
   - When the engine does not come up the module fails with the reason that the engine's log gives.
   - A restart counts as a fresh start for systemd's start limit, so that a repaired configuration gets its chance.
-  - It does not look at the containers that a restart stops; the P(inferops.gpu_host.docker#role) role does that first.
+  - It does not look at the containers that a restart stops; the role C(docker) does that first.
 options:
   state:
     description:

@@ -40,7 +40,11 @@ def test_every_default_is_documented_with_its_value(role):
     defaults, options = defaults_of(role), options_of(role)
     assert sorted(defaults) == sorted(options)
     for name, value in defaults.items():
-        assert folded(options[name].get("default")) == folded(value), name
+        # The documentation tools want a list, a dict or a bool in its own form, so a template cannot stand there.
+        if isinstance(value, str) and "{{" in value and options[name]["type"] in ("list", "dict", "bool"):
+            assert "default" not in options[name], name
+        else:
+            assert folded(options[name].get("default")) == folded(value), name
 
 
 @pytest.mark.parametrize("role", ROLES, ids=IDS)
