@@ -169,7 +169,8 @@ CAUSES = (
     ),
     _Cause(
         "shm_too_small",
-        r"Insufficient space in /dev/shm|unable to (?:allocate|write to) .*shared memory|No space left on device.*(?:shm|psm_|nccl)|/dev/shm.*"
+        r"Insufficient space in /dev/shm|"
+        r"unable to (?:allocate|write to) .*shared memory|No space left on device.*(?:shm|psm_|nccl)|/dev/shm.*"
         r"(?:No space|too small)|Bus error",
         "shared memory is too small",
         "container",
