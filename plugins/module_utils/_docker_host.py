@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import glob
 import http.client
 import json
 import os
@@ -42,12 +43,14 @@ class DockerHost:
             self.config_file = os.path.join(account.pw_dir, ".config/docker/daemon.json")
             self.as_user = ["runuser", "-u", user, "--", "env", "XDG_RUNTIME_DIR=" + runtime_dir]
             self.systemctl = [*self.as_user, "systemctl", "--user"]
+            self.unit_directories = [os.path.join(account.pw_dir, ".config/systemd/user")]
         else:
             self.uid = self.gid = 0
             runtime_dir = "/run"
             self.config_file = "/etc/docker/daemon.json"
             self.as_user = []
             self.systemctl = ["systemctl"]
+            self.unit_directories = ["/usr/lib/systemd/system", "/run/systemd/system", "/etc/systemd/system"]
         self.socket = os.path.join(runtime_dir, "docker.sock")
         self.pid_file = os.path.join(runtime_dir, "docker.pid")
         self.has_systemd = os.path.isdir("/run/systemd/system")
@@ -121,11 +124,22 @@ class DockerHost:
         except OSError:
             return {}
 
+    def _unit(self):
+        """The unit and its drop-ins, also those that systemd will only see after its next daemon-reload."""
+        rc, text, _error = self.run([*self.systemctl, "cat", "docker.service"])
+        if rc != 0:
+            return ""
+        for directory in self.unit_directories:
+            for path in sorted(glob.glob(directory + "/docker.service.d/*.conf")):
+                if "# %s\n" % path not in text:
+                    with open(path, encoding="utf-8", errors="replace") as stream:
+                        text += "\n# %s\n%s\n" % (path, stream.read())
+        return text
+
     def command_line(self):
         """How the engine is started the next time: {argv, environment, source}."""
         if self.has_systemd:
-            rc, text, _error = self.run([*self.systemctl, "cat", "docker.service"])
-            settings = unit_settings(text) if rc == 0 else {"exec_start": None}
+            settings = unit_settings(self._unit())
             if settings["exec_start"]:
                 env = dict(settings["environment"])
                 for path in settings["environment_files"]:
