@@ -283,7 +283,7 @@ FILESYSTEM_SPEC = {
     "nofail": {"type": "bool", "default": True},
     "device_timeout": {"type": "str", "default": "30s"},
     "dump": {"type": "int", "default": 0},
-    "passno": {"type": "int", "default": 0},
+    "passno": {"type": "int", "default": 0, "no_log": False},
     "grow": {"type": "bool", "default": False},
     "owner": {"type": "str"},
     "group": {"type": "str"},
