@@ -35,7 +35,16 @@ accuracy: ## predicted against measured memory (RUNS=FILE JSON=OUT)
 .PHONY: benchmark
 benchmark: ## how long planning takes
 	@scripts/bootstrap dev
-	@$(VENV)/bin/python tests/benchmark/planner.py
+	@$(VENV)/bin/python tests/benchmark/plan_speed.py
+
+.PHONY: benchmark-weights
+benchmark-weights: ## downloading, verifying and passing on a model, as ratios (writes about 10 GiB to /var/tmp)
+	@scripts/bootstrap dev
+	@$(VENV)/bin/python tests/benchmark/weights.py
+
+.PHONY: oracle
+oracle: ## ask vLLM itself again (PYTHON_WITH_VLLM=a Python that has vLLM); half an hour
+	@$(or $(PYTHON_WITH_VLLM),$(error PYTHON_WITH_VLLM names no Python)) tests/oracle/record.py
 
 .PHONY: build
 build: ## the collection as a tarball
