@@ -272,7 +272,7 @@ def test_two_at_once(hub, start, directory):
 
 
 def test_the_second_does_not_wait_for_ever(hub, start, directory):
-    hub.misbehave("slow", "model-1.safetensors", 2 * MIB)
+    hub.misbehave("slow", "model-1.safetensors", MIB // 2)
     first = start()
     await_that(lambda: hub.bytes["model-1.safetensors"])
     assert f"process {first.pid}" in outcome(start(lock_timeout=0))["msg"]
