@@ -344,6 +344,7 @@ def run_estimate(subject, candidate, utilization, max_model_len):
         _engine(subject, candidate, utilization, max_model_len),
         kind.total,
         free,
+        compute_capability=kind.capability,
         gpu_name=kind.name,
     )
 
