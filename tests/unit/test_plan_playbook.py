@@ -78,7 +78,7 @@ def test_a_plan_that_cannot_be_shows_its_table_and_fails():
     assert "NOT PLACED" in ran.stdout and "no layout fits" in ran.stdout
 
 
-@pytest.mark.parametrize("name", ["multi_host_ray", "t4_cluster"])
+@pytest.mark.parametrize("name", ["multi_host_ray", "single_host", "t4_cluster"])
 def test_example_inventories(name):
     ran = run("-i", f"inventories/{name}")
     assert ran.returncode == 0, ran.stdout + ran.stderr
