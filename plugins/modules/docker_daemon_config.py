@@ -49,6 +49,14 @@ options:
     description: Whether to keep a copy of the old file.
     type: bool
     default: true
+  write_when:
+    description:
+      - V(always) writes what was asked for.
+      - V(no_restart) writes it unless the engine would have to be restarted to read it; then nothing is changed
+        and RV(restart_required) says so, for a playbook that first looks what a restart would stop.
+    type: str
+    choices: [always, no_restart]
+    default: always
 attributes:
   check_mode:
     description: Can run in check_mode and predicts everything it would return.
@@ -90,6 +98,10 @@ unread_keys:
   elements: str
   returned: success
   sample: [log-driver, log-opts]
+running:
+  description: Whether the engine runs.
+  type: bool
+  returned: success
 reloaded:
   description: Whether the running engine was told with SIGHUP (or would be, in check mode) to take over what it can.
   type: bool
@@ -274,6 +286,7 @@ def merge(module, host, store):
         "changed_keys": daemon_json.changed_keys(before, after),
         "unread_keys": unread_keys,
         "restart_required": restart,
+        "running": bool(engine),
         "reloaded": reload,
         "validated": validate(module, new_text, store.path) if file_changes else False,
         "file": store.path,
@@ -285,6 +298,8 @@ def merge(module, host, store):
             "after": daemon_json.without_passwords(new_text),
         },
     }
+    if restart and module.params["write_when"] == "no_restart":
+        return dict(result, changed=False, changed_keys=[], diff={})
     if module.check_mode:
         return result
 
@@ -336,6 +351,7 @@ def main():
             "path": {"type": "path"},
             "user": {"type": "str"},
             "backup": {"type": "bool", "default": True},
+            "write_when": {"type": "str", "choices": ["always", "no_restart"], "default": "always"},
         },
         required_if=[("state", "merged", ["config"])],
         supports_check_mode=True,

@@ -59,6 +59,14 @@ manager:
   description: Who runs the engine, V(systemd) or V(direct).
   type: str
   returned: always
+enabled:
+  description: Whether the engine starts with the system; always false without systemd.
+  type: bool
+  returned: always
+has_requests:
+  description: Whether the Python that runs modules here has C(requests), which Ansible's Docker modules need.
+  type: bool
+  returned: always
 info:
   description: What the engine says of itself (C(docker info)), as its API returns it; empty when it does not run.
   type: dict
@@ -102,6 +110,7 @@ running_containers:
       type: str
 """
 
+import importlib.util
 import re
 
 from ansible.module_utils.basic import AnsibleModule
@@ -138,6 +147,8 @@ def main():
         running=bool(info),
         version=info.get("ServerVersion") or on_disk,
         manager="systemd" if host.has_systemd else "direct",
+        enabled=host.has_systemd and host.run([*host.systemctl, "is-enabled", "--quiet", "docker.service"])[0] == 0,
+        has_requests=importlib.util.find_spec("requests") is not None,
         info=info,
         runtimes=sorted(info.get("Runtimes") or {}),
         live_restore=bool(info.get("LiveRestoreEnabled")),

@@ -83,6 +83,10 @@ links:
   returned: always
   type: dict
   sample: {"0": {"1": "NV18"}, "1": {"0": "NV18"}}
+host_memory_total:
+  description: The host's own memory in bytes, which models are served from where there is no GPU.
+  returned: always
+  type: int
 reason:
   description: Why RV(gpus) is empty.
   returned: always
@@ -92,6 +96,8 @@ hint:
   returned: always
   type: str
 """
+
+import os
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -133,7 +139,8 @@ def main():
         },
         supports_check_mode=True,
     )
-    module.exit_json(changed=False, **gpu_info(module))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    module.exit_json(changed=False, host_memory_total=memory, **gpu_info(module))
 
 
 if __name__ == "__main__":

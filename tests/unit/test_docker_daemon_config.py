@@ -17,7 +17,14 @@ class Failed(Exception):
 
 class FakeModule:
     def __init__(self, path, check_mode=False, **params):
-        defaults = {"config": {}, "owner": "docker", "path": str(path), "user": None, "backup": False}
+        defaults = {
+            "config": {},
+            "owner": "docker",
+            "path": str(path),
+            "user": None,
+            "backup": False,
+            "write_when": "always",
+        }
         self.params = dict(defaults, **params)
         self.check_mode = check_mode
 
@@ -196,3 +203,12 @@ def test_a_broken_file_is_left_alone(host, path):
     with pytest.raises(Failed, match="line 2: a comma after the last element"):
         merge(host, path, {"ipv6": True})
     assert path.read_text() == '{\n  "debug": true,\n}\n'
+
+
+def test_nothing_is_written_that_needs_a_restart_when_only_other_things_may_be(host, path):
+    result = merge(host, path, {"live-restore": True, "log-driver": "local"}, write_when="no_restart")
+    assert (result["changed"], result["restart_required"], host.hung_up) == (False, True, 0)
+    assert not path.exists()
+    result = merge(host, path, {"live-restore": True}, write_when="no_restart")
+    assert (result["changed"], result["restart_required"], host.hung_up) == (True, False, 1)
+    assert json.loads(path.read_text()) == {"live-restore": True}
