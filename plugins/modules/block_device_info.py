@@ -51,6 +51,55 @@ options:
         description: Whether it may be a spare partition of the disk that the running system is on.
         type: bool
         default: false
+      mountpoint:
+        description: Where it is mounted, when the filesystem is on the device itself.
+        type: path
+      <<: &filesystem  # what a whole device and a partition have in common
+        filesystem:
+          description: The filesystem; V(xfs) when one is made.
+          type: str
+          choices: [xfs, ext4]
+        label:
+          description: The filesystem's label.
+          type: str
+        mkfs_options:
+          description: Further options for mkfs.
+          type: str
+          default: ""
+        mount_options:
+          description: Options of the mount.
+          type: list
+          elements: str
+          default: []
+        nofail:
+          description: Whether the host boots without it.
+          type: bool
+          default: true
+        device_timeout:
+          description: How long the boot waits for it.
+          type: str
+          default: 30s
+        dump:
+          description: The fifth field of the line in C(/etc/fstab).
+          type: int
+          default: 0
+        passno:
+          description: The sixth field of the line in C(/etc/fstab).
+          type: int
+          default: 0
+        grow:
+          description: Whether the filesystem is grown to its device.
+          type: bool
+          default: false
+        owner:
+          description: The owner of the mounted directory.
+          type: str
+        group:
+          description: The group of the mounted directory.
+          type: str
+        mode:
+          description: The mode of the mounted directory.
+          type: raw
       partitions:
         description: The partitions to make; without any, the filesystem is on the device itself.
         type: list
@@ -66,99 +115,7 @@ options:
             description: Where it is mounted.
             type: path
             required: true
-          filesystem:
-            description: The filesystem; V(xfs) when one is made.
-            type: str
-            choices: [xfs, ext4]
-          label:
-            description: The filesystem's label.
-            type: str
-          mkfs_options:
-            description: Further options for mkfs.
-            type: str
-            default: ""
-          mount_options:
-            description: Options of the mount.
-            type: list
-            elements: str
-            default: []
-          nofail:
-            description: Whether the host boots without it.
-            type: bool
-            default: true
-          device_timeout:
-            description: How long the boot waits for it.
-            type: str
-            default: 30s
-          dump:
-            description: The fifth field of the line in C(/etc/fstab).
-            type: int
-            default: 0
-          passno:
-            description: The sixth field of the line in C(/etc/fstab).
-            type: int
-            default: 0
-          grow:
-            description: Whether the filesystem is grown to its device.
-            type: bool
-            default: false
-          owner:
-            description: The owner of the mounted directory.
-            type: str
-          group:
-            description: The group of the mounted directory.
-            type: str
-          mode:
-            description: The mode of the mounted directory.
-            type: raw
-      mountpoint:
-        description: As O(disks[].partitions[].mountpoint), for the device itself.
-        type: path
-      filesystem:
-        description: As O(disks[].partitions[].filesystem), for the device itself.
-        type: str
-        choices: [xfs, ext4]
-      label:
-        description: As O(disks[].partitions[].label), for the device itself.
-        type: str
-      mkfs_options:
-        description: As O(disks[].partitions[].mkfs_options), for the device itself.
-        type: str
-        default: ""
-      mount_options:
-        description: As O(disks[].partitions[].mount_options), for the device itself.
-        type: list
-        elements: str
-        default: []
-      nofail:
-        description: As O(disks[].partitions[].nofail), for the device itself.
-        type: bool
-        default: true
-      device_timeout:
-        description: As O(disks[].partitions[].device_timeout), for the device itself.
-        type: str
-        default: 30s
-      dump:
-        description: As O(disks[].partitions[].dump), for the device itself.
-        type: int
-        default: 0
-      passno:
-        description: As O(disks[].partitions[].passno), for the device itself.
-        type: int
-        default: 0
-      grow:
-        description: As O(disks[].partitions[].grow), for the device itself.
-        type: bool
-        default: false
-      owner:
-        description: As O(disks[].partitions[].owner), for the device itself.
-        type: str
-      group:
-        description: As O(disks[].partitions[].group), for the device itself.
-        type: str
-      mode:
-        description: As O(disks[].partitions[].mode), for the device itself.
-        type: raw
+          <<: *filesystem
   requirements:
     description: What has to be stored where.
     type: list
@@ -181,13 +138,9 @@ options:
         description: Whether it may lie on the root filesystem.
         type: bool
         default: false
-attributes:
-  check_mode:
-    description: Changes nothing in any mode.
-    support: full
-  diff_mode:
-    description: Changes nothing.
-    support: none
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
+  - inferops.gpu_host.attributes.info_module
 """
 
 EXAMPLES = r"""

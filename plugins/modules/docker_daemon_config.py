@@ -57,13 +57,15 @@ options:
     type: str
     choices: [always, no_restart]
     default: always
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
 attributes:
   check_mode:
-    description: Can run in check_mode and predicts everything it would return.
     support: full
+    details: It predicts everything it would return.
   diff_mode:
-    description: Shows the difference, without the passwords in URLs.
     support: full
+    details: Without the passwords in URLs.
 seealso:
   - module: inferops.gpu_host.docker_engine
   - name: dockerd reference

@@ -36,13 +36,14 @@ options:
     description: Where an engine that is started without systemd writes its log.
     type: path
     default: /var/log/dockerd.log
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
 attributes:
   check_mode:
-    description: Can run in check_mode and says whether it would act.
     support: full
   diff_mode:
-    description: There is nothing to show beyond whether it acts.
     support: none
+    details: There is nothing to show beyond whether it acts.
 notes:
   - Without systemd nothing starts the engine after a reboot; run the play again, or use the init system that is there.
 """

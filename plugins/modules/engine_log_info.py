@@ -14,13 +14,9 @@ description:
   - Reads the log of a container, a file, or a text. Of several starts in one log, the last one counts; in a crash loop
     the failure of the start before is reported.
   - With O(estimate), compares what the plan predicted with what the engine allocated.
-attributes:
-  check_mode:
-    support: full
-    description: Can run in check_mode and return changed status prediction without modifying target.
-  diff_mode:
-    support: none
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
+  - inferops.gpu_host.attributes.info_module
 options:
   container:
     description: Name of a container whose log is read with C(docker logs).

@@ -13,13 +13,9 @@ short_description: List the NVIDIA GPUs of a host
 description:
   - Asks C(nvidia-smi) for the GPUs of the host, their memory, how they are linked and what runs on them.
   - A host without a GPU, or whose driver does not answer, is no error. The list is then empty and RV(reason) says why.
-attributes:
-  check_mode:
-    description: Runs in check mode as always, since it changes nothing.
-    support: full
-  diff_mode:
-    description: Returns no difference.
-    support: none
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
+  - inferops.gpu_host.attributes.info_module
 options:
   nvidia_smi:
     description: The program to ask, a name on the path or an absolute path.

@@ -51,13 +51,9 @@ options:
         type: list
         elements: str
         default: []
-attributes:
-  check_mode:
-    description: Changes nothing in any mode.
-    support: full
-  diff_mode:
-    description: Changes nothing.
-    support: none
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
+  - inferops.gpu_host.attributes.info_module
 seealso:
   - module: inferops.gpu_host.gpu_info
 """

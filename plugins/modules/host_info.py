@@ -13,13 +13,9 @@ author: "The inferops.gpu_host maintainers (@inferops)"
 description:
   - Tells what C(setup) does not. How much space there is below paths that may not exist yet,
     which TCP ports are listened on and by which program, and which Python modules can be imported.
-attributes:
-  check_mode:
-    description: Changes nothing, so it runs in check mode as well.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
+  - inferops.gpu_host.attributes.info_module
 options:
   paths:
     description:

@@ -20,13 +20,9 @@ description:
     V(embedding) must give finite vectors of one length, related texts closer than unrelated ones.
     V(rerank) must put the related document first.
   - It changes nothing, so it also runs in check mode. It does not wait for a starting server; use C(until) for that.
-attributes:
-  check_mode:
-    support: full
-    description: Can run in check_mode and return changed status prediction without modifying target.
-  diff_mode:
-    support: none
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
+  - inferops.gpu_host.attributes.info_module
 options:
   endpoint:
     description: Base URL, with or without C(/v1) at its end.

@@ -58,13 +58,15 @@ options:
     description: Seconds to wait for another run.
     type: int
     default: 1800
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
 attributes:
   check_mode:
-    description: Can run in check mode and say whether the environment would be touched, and why.
     support: full
+    details: It also says why.
   diff_mode:
-    description: The difference is the declaration.
     support: full
+    details: The difference is the declaration.
 """
 
 EXAMPLES = r"""

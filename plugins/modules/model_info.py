@@ -14,13 +14,9 @@ description:
   - Reads C(config.json) and what lies beside it from a directory, from a hub, or as given.
   - Downloads no weights. From a hub it takes some kilobytes, from a directory only headers of safetensors files.
   - The answer is what M(inferops.gpu_host.vllm_plan) needs to know about the model.
-attributes:
-  check_mode:
-    description: Runs in check mode as always, since it changes nothing.
-    support: full
-  diff_mode:
-    description: Returns no difference.
-    support: none
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
+  - inferops.gpu_host.attributes.info_module
 options:
   model:
     description: The model's id on the hub. With O(path) or O(config) only a name.

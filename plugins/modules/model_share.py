@@ -40,13 +40,15 @@ options:
     description: Bytes per second of each connection; V(0) is without limit.
     type: int
     default: 0
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
 attributes:
   check_mode:
-    description: In check mode nothing is served.
     support: full
+    details: Nothing is served then.
   diff_mode:
-    description: There is nothing to compare.
     support: none
+    details: There is nothing to compare.
 """
 
 EXAMPLES = r"""

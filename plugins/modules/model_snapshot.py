@@ -130,13 +130,15 @@ options:
     description: Seconds to wait for another run on the same model.
     type: int
     default: 3600
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
 attributes:
   check_mode:
-    description: Can run in check mode and say what would be fetched, without writing anything.
     support: full
+    details: It also says what would be fetched.
   diff_mode:
-    description: The difference has a line per file.
     support: full
+    details: One line per file.
 """
 
 EXAMPLES = r"""

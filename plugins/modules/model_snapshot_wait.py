@@ -28,13 +28,15 @@ options:
     description: Seconds to wait at most.
     type: int
     default: 86400
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
 attributes:
   check_mode:
-    description: Asynchronous tasks do not exist in check mode; results that are there already are passed on.
     support: full
+    details: Asynchronous tasks do not exist in check mode; results that are there already are passed on.
   diff_mode:
-    description: The differences of the jobs are not shown.
     support: none
+    details: The differences of the jobs are not shown.
 """
 
 EXAMPLES = r"""

@@ -13,13 +13,9 @@ author: "The inferops.gpu_host maintainers (@inferops)"
 description:
   - Waits until O(url) answers with status 200, until the container dies, or until O(timeout) has passed.
   - Does not fail. RV(state) says how it stands, so that a play can tell the progress and wait again.
-attributes:
-  check_mode:
-    description: Changes nothing, so it runs in check mode as well.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
+  - inferops.gpu_host.attributes.info_module
 options:
   container:
     description: Name of the container.

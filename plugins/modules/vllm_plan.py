@@ -15,13 +15,9 @@ description:
     does not fit, and places the best of the rest on the GPUs of the fleet.
   - Computes only. It talks to no host and changes nothing, so it runs on the controller as well as anywhere else.
   - The same input gives the same plan.
-attributes:
-  check_mode:
-    description: Runs in check mode as always, since it changes nothing.
-    support: full
-  diff_mode:
-    description: Returns no difference.
-    support: none
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
+  - inferops.gpu_host.attributes.info_module
 options:
   services:
     description: The services, as in C(inference_services). See C(docs/services.md) for their keys.

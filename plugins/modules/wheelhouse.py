@@ -18,13 +18,14 @@ description:
   - pip does the work, with the configuration that it has on this host (index, mirrors, proxies, certificates).
   - The directory is filled completely or not at all. Nothing is asked of the network while the request is the same
     and every file is still there.
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
 attributes:
   check_mode:
-    description: Can run in check mode and tell whether wheels would be gathered.
     support: full
   diff_mode:
-    description: Returns the names of the wheels that came and went.
     support: full
+    details: The names of the wheels that came and went.
 options:
   dest:
     description: Directory for the wheels. Its parent must exist; the directory belongs to this module.
