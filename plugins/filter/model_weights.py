@@ -25,6 +25,12 @@ def _models_of_services(services, models_dir, plan=None):
         raise AnsibleFilterError(f"inference_services: {error}") from error
 
 
+def _model_requirements(plan, services, host, models_dir, allow_root_filesystem=False, but_not_on=()):
+    models = _models_of_services(services, models_dir, plan)
+    requirements = _model_weights.requirements_of_models(models, plan, host, allow_root_filesystem)
+    return _model_weights.outside(requirements, but_not_on)
+
+
 def _distribute(models, play_hosts, fan_out=True, seed=None):
     try:
         return _model_weights.distribute(models, play_hosts, fan_out, seed)
@@ -37,6 +43,7 @@ class FilterModule:
         return {
             "complete_models": _complete_models,
             "models_of_services": _models_of_services,
+            "model_requirements": _model_requirements,
             "distribute": _distribute,
             "fan_out_rounds": _model_weights.fan_out_rounds,
             "installed_models": _model_weights.installed_models,

@@ -34,6 +34,7 @@ class FilterModule:
     def filters(self):
         return {
             "placements_on_host": _placements_on_host,
+            "gpu_services": _placements.gpu_services,
             "images_on_host": _images_on_host,
             "images_of_services": _images_of_services,
         }

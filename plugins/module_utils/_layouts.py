@@ -50,6 +50,7 @@ class Subject:
         self.engine_version = service["engine_version"] or _version_of(service["image"]) or engine_version
         self.parameters = _performance.count_parameters(spec) if spec else None
         self.notes = []
+        self.weights_bytes = None  # what the hub's listing says
 
     @property
     def name(self):
@@ -71,6 +72,16 @@ class Subject:
         if quantization:
             return 0.5 if "4" in quantization or quantization in ("awq", "gptq", "bitsandbytes") else 1.0
         return 4.0 if self.service["dtype"] == "float32" else 2.0
+
+    def files_bytes(self):
+        """What the model's files take on a disk: as listed, or counted from its configuration; 0 is unknown."""
+        return self.weights_bytes or math.ceil(self.total_parameters * self.bytes_per_parameter())
+
+    @property
+    def quantization(self):
+        """How its weights are quantized, by name; None when they are not."""
+        found = self.spec.quantization if self.spec is not None else None
+        return self.service["quantization"] or (found.method if found else None)
 
 
 class Candidate:

@@ -26,6 +26,8 @@ MODEL_DEFAULTS = {
     "seed": None,  # the host that fetches it for the others
 }
 
+_OWN_SOURCES = ("local", "generated")  # what each host makes or has for itself
+
 
 class ModelError(ValueError):
     """Everything that is wrong with the declared models, at once."""
@@ -89,6 +91,39 @@ def models_of_services(services, models_dir, plan=None):
     return list(models.values())
 
 
+def requirements_of_models(models, plan, host, allow_root_filesystem=False):
+    """What the models that a plan places on `host` take there, as the modules that look at disks want it.
+
+    models: as models_of_services() returns them. One that its host makes or has already takes nothing.
+    """
+    sizes = {service["model"]: service.get("files_bytes") for service in plan.get("services", [])}
+    return [
+        {
+            "path": model["directory"],
+            "bytes": sizes[model["model"]],
+            "purpose": f"weights of {model['model']}",
+            "allow_root_filesystem": allow_root_filesystem,
+            "allowed_by": "model_weights_allow_root_filesystem: true",
+            "counted": [staging_of(model["directory"])],
+        }
+        for model in models
+        if model["source"] not in _OWN_SOURCES and host in model["hosts"] and sizes.get(model["model"])
+    ]
+
+
+def outside(requirements, disks):
+    """The requirements that lie below no mount point of the declared disks, as in storage_disks."""
+    mountpoints = [one.get("mountpoint") for disk in disks for one in [disk, *(disk.get("partitions") or [])]]
+    mountpoints = [mountpoint.rstrip("/") + "/" for mountpoint in mountpoints if mountpoint]
+    return [one for one in requirements if not any((one["path"] + "/").startswith(it) for it in mountpoints)]
+
+
+def staging_of(directory):
+    """Where a model is gathered until it is complete."""
+    parent, name = posixpath.split(directory.rstrip("/"))
+    return posixpath.join(parent, f".{name}.staging")
+
+
 def installed_models(results):
     """What `model_snapshot` returned for each model of a loop, short, by the model's name."""
     short = ("directory", "source", "revision", "resolved_revision", "content_digest", "size", "files", "time")
@@ -98,10 +133,6 @@ def installed_models(results):
             manifest = dict(result["manifest"], directory=result["directory"], files=len(result["manifest"]["files"]))
             installed[manifest["model"]] = {key: manifest[key] for key in short}
     return installed
-
-
-# What each host makes or has for itself.
-_OWN_SOURCES = ("local", "generated")
 
 
 def distribute(models, play_hosts, fan_out, seed=None):

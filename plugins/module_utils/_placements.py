@@ -40,6 +40,28 @@ def on_host(plan, services, host, images=None, options=None):
     return work
 
 
+def gpu_services(work, host):
+    """The services of one host's work, as on_host() returns it, that will use its GPUs: what gpu_preflight asks for."""
+    services = {}
+    for item in work:
+        if item["service"]["state"] != "started" or item["service"]["accelerator"] != "cuda":
+            continue
+        entry = services.setdefault(
+            item["service"]["name"],
+            {
+                "name": item["service"]["name"],
+                "image": item["image"],
+                "engine_version": item["service"]["engine_version"],
+                "dtype": item["plan"]["engine"].get("dtype"),
+                "quantization": item["plan"].get("quantization"),
+                "gpus": [],
+            },
+        )
+        nodes = [node for node in item["placement"]["nodes"] if node["host"] == host]
+        entry["gpus"] += [gpu["uuid"] for node in nodes for gpu in node["gpus"] if gpu["uuid"]]
+    return list(services.values())
+
+
 def image_of(service, images=None):
     """The image of a normalized service: its own, or that of its accelerator."""
     return service["image"] or dict(DEFAULT_IMAGES, **(images or {}))[service["accelerator"]]

@@ -138,6 +138,7 @@ def _subjects(services, models, engine_version, strict, names):
                 kind = info.get("type") or detect_type(spec, service["model"])
                 subjects.append(Subject(service, spec, kind, engine_version))
                 subjects[-1].notes += [info["note"]] if info.get("note") else []
+                subjects[-1].weights_bytes = info.get("weights_bytes")
             elif service["parameters"] or service["state"] != "started":
                 subjects.append(Subject(service, None, info.get("type"), engine_version))
             else:
@@ -631,6 +632,8 @@ def _answer(job, in_force):
         "name": job.name,
         "model": service["model"],
         "type": subject.type,
+        "quantization": subject.quantization,
+        "files_bytes": subject.files_bytes(),
         "state": service["state"],
         "accelerator": service["accelerator"],
         "objective": service["objective"],

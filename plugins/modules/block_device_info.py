@@ -116,31 +116,10 @@ options:
             type: path
             required: true
           <<: *filesystem
-  requirements:
-    description: What has to be stored where.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      path:
-        description: The directory, which need not exist yet.
-        type: path
-        required: true
-      bytes:
-        description: How many bytes it will hold in the end. What lies there already counts.
-        type: int
-        required: true
-      purpose:
-        description: What for, for messages.
-        type: str
-        default: data
-      allow_root_filesystem:
-        description: Whether it may lie on the root filesystem.
-        type: bool
-        default: false
 extends_documentation_fragment:
   - inferops.gpu_host.attributes
   - inferops.gpu_host.attributes.info_module
+  - inferops.gpu_host.requirements
 """
 
 EXAMPLES = r"""
@@ -223,6 +202,11 @@ import stat
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _block_devices as block
+from ansible_collections.inferops.gpu_host.plugins.module_utils._space import (
+    REQUIREMENT_SPEC,
+    filesystem_of,
+    space_refusals,
+)
 
 LSBLK = ["--json", "--bytes", "--paths", "--output", "NAME,KNAME,TYPE,SIZE,RO,MAJ:MIN,SERIAL,MODEL"]
 TABLES = ("gpt", "dos")
@@ -254,12 +238,6 @@ DISK_SPEC = dict(
     on_system_disk={"type": "bool", "default": False},
     partitions={"type": "list", "elements": "dict", "options": PARTITION_SPEC},
 )
-REQUIREMENT_SPEC = {
-    "path": {"type": "path", "required": True},
-    "bytes": {"type": "int", "required": True},
-    "purpose": {"type": "str", "default": "data"},
-    "allow_root_filesystem": {"type": "bool", "default": False},
-}
 
 
 def read(path):
@@ -342,25 +320,6 @@ class Host:
                     found[number].append(text)
         return found
 
-    @staticmethod
-    def filesystem(path):
-        """The filesystem that a path is on or will be on, and what lies below the path already."""
-        there = path
-        while not os.path.isdir(there):
-            there = os.path.dirname(there)
-        status, mountpoint = os.statvfs(there), os.path.realpath(there)
-        while not os.path.ismount(mountpoint):
-            mountpoint = os.path.dirname(mountpoint)
-        present = 0
-        for directory, _names, files in os.walk(path):
-            present += sum(os.lstat(os.path.join(directory, name)).st_blocks * 512 for name in files)
-        return {
-            "mountpoint": mountpoint,
-            "size": status.f_blocks * status.f_frsize,
-            "available": status.f_bavail * status.f_frsize,
-            "present": present,
-        }
-
 
 def hidden_files(mountpoints):
     """What a mount would hide: the first few names in each directory."""
@@ -405,9 +364,9 @@ def main():
         changed=False,
         devices=[block.describe(devices, one["path"]) for one in described or devices.values()],
         plan=plan,
-        space_refusals=block.space_refusals(
+        space_refusals=space_refusals(
             params["requirements"],
-            {one["path"]: host.filesystem(one["path"]) for one in params["requirements"]},
+            {one["path"]: filesystem_of(one) for one in params["requirements"]},
             [mount for one in plan for mount in one["mounts"]],
         ),
         fstab_problems=block.parse_fstab_problems(verified),

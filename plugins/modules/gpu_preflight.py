@@ -13,7 +13,7 @@ author: "The inferops.gpu_host maintainers (@inferops)"
 description:
   - Looks at the driver, its version against the CUDA of the images, compute capability against dtype and quantization,
     persistence mode, MIG, memory errors, the fabric manager, and what slows traffic between GPUs.
-  - Reports findings and never fails because of one. Each has a severity and a remedy.
+  - Reports findings and never fails because of one. Each has a severity and a remedy. Those that may hurt are warnings.
 options:
   services:
     description:
@@ -94,6 +94,9 @@ findings:
       type: str
     remedy:
       description: What to do about it.
+      type: str
+    text:
+      description: All of it as one line.
       type: str
 errors:
   description: The findings with severity V(error), each as one line.
@@ -192,9 +195,11 @@ def main():
     def lines(severity):
         return [_gpu_preflight.describe(item) for item in found if item["severity"] == severity]
 
+    for line in lines(_gpu_preflight.WARNING):
+        module.warn(line)
     module.exit_json(
         changed=False,
-        findings=found,
+        findings=[dict(item, text=_gpu_preflight.describe(item)) for item in found],
         errors=lines(_gpu_preflight.ERROR),
         warnings_found=lines(_gpu_preflight.WARNING),
         hints=lines(_gpu_preflight.HINT),

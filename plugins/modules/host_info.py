@@ -12,10 +12,12 @@ version_added: "0.1.0"
 author: "The inferops.gpu_host maintainers (@inferops)"
 description:
   - Tells what C(setup) does not. How much space there is below paths that may not exist yet,
-    which TCP ports are listened on and by which program, and which Python modules can be imported.
+    whether O(requirements) fit, which TCP ports are listened on and by which program,
+    and which Python modules can be imported.
 extends_documentation_fragment:
   - inferops.gpu_host.attributes
   - inferops.gpu_host.attributes.info_module
+  - inferops.gpu_host.requirements
 options:
   paths:
     description:
@@ -56,6 +58,11 @@ paths:
     root_filesystem:
       description: Whether it is the file system of C(/).
       type: bool
+space_refusals:
+  description: Why O(requirements) do not fit, with the figures.
+  returned: always
+  type: list
+  elements: str
 listening:
   description: The TCP ports that are listened on, as strings, each with C(process) and C(pid) where they can be seen.
   returned: always
@@ -73,6 +80,11 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._listening import listening_sockets
+from ansible_collections.inferops.gpu_host.plugins.module_utils._space import (
+    REQUIREMENT_SPEC,
+    filesystem_of,
+    space_refusals,
+)
 
 
 def space_below(path):
@@ -131,12 +143,15 @@ def main():
         argument_spec={
             "paths": {"type": "list", "elements": "path", "default": []},
             "python_modules": {"type": "list", "elements": "str", "default": []},
+            "requirements": {"type": "list", "elements": "dict", "default": [], "options": REQUIREMENT_SPEC},
         },
         supports_check_mode=True,
     )
+    requirements = module.params["requirements"]
     module.exit_json(
         changed=False,
         paths={path: space_below(path) for path in module.params["paths"]},
+        space_refusals=space_refusals(requirements, {one["path"]: filesystem_of(one) for one in requirements}),
         listening=listening(),
         python_modules={name: importable(name) for name in module.params["python_modules"]},
     )

@@ -388,30 +388,6 @@ def test_unknown_devices_are_named_with_those_that_are_there(devices):
     assert "there is no block device /dev/sdx" in plan(devices, disk("/dev/sdx"))[0]["refusals"][0]
 
 
-def need(path, size, allow=False):
-    return {"path": path, "bytes": size, "purpose": "weights", "allow_root_filesystem": allow}
-
-
-def on(mountpoint, available, present=0):
-    return {"mountpoint": mountpoint, "size": 1000 * GIB, "available": available, "present": present}
-
-
-def test_space_is_added_up_per_filesystem_and_what_is_there_counts():
-    filesystems = {"/data/a": on("/data", 100 * GIB, 50 * GIB), "/data/b": on("/data", 100 * GIB)}
-    assert block.space_refusals([need("/data/a", 100 * GIB), need("/data/b", 50 * GIB)], filesystems, []) == []
-    (text,) = block.space_refusals([need("/data/a", 100 * GIB), need("/data/b", 51 * GIB)], filesystems, [])
-    assert text.startswith("/data has 100 GiB free of 1000 GiB, and 101 GiB more are needed")
-
-
-def test_the_root_filesystem_is_refused_unless_allowed_or_about_to_be_mounted_over():
-    filesystems = {"/data/a": on("/", 900 * GIB)}
-    assert "root filesystem" in block.space_refusals([need("/data/a", GIB)], filesystems, [])[0]
-    assert block.space_refusals([need("/data/a", GIB, allow=True)], filesystems, []) == []
-    coming = {"mountpoint": "/data", "size": 4 * GIB, "mounted": False}
-    assert block.space_refusals([need("/data/a", GIB)], filesystems, [coming]) == []
-    assert "4 GiB free" in block.space_refusals([need("/data/a", 5 * GIB)], filesystems, [coming])[0]
-
-
 def test_findmnt_problems_by_mount_point():
     text = (
         "/data\n   [E] unreachable on boot required source: UUID=1\n   [W] warning\n/srv\n   [W] x\n\n0 parse errors\n"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,8 +20,19 @@ GOOD = {"name": "demo", "hub": "generated", "accelerator": "cpu", "port": 18777}
 pytestmark = pytest.mark.slow
 
 
-def preflight(tmp_path, services, **variables):
-    """What `plan.yml` and the role preflight say to these services on this machine."""
+def preflight(tmp_path, services, captured=None, **variables):
+    """What `plan.yml` and the role preflight say to these services on this machine.
+
+    captured: a directory with what nvidia-smi said once; the stand-in says it again.
+    """
+    stand_in = {}
+    if captured:
+        path = f"{ROOT / 'tests/stand_ins/nvidia-smi'}:{os.environ['PATH']}"
+        stand_in = {
+            "PATH": path,
+            "NVIDIA_SMI_CAPTURED_DIR": str(captured.parent),
+            "NVIDIA_SMI_CAPTURE": captured.name,
+        }
     play = tmp_path / "preflight.yml"
     play.write_text(
         json.dumps(
@@ -41,7 +54,7 @@ def preflight(tmp_path, services, **variables):
     done = subprocess.run(
         [str(PLAYBOOK), "-i", str(inventory), str(play)],
         cwd=ROOT,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
+        env={**os.environ, **stand_in, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
         capture_output=True,
         text=True,
         check=False,
@@ -95,3 +108,66 @@ def test_a_full_disk_is_refused_with_the_figures(tmp_path):
     assert code != 0
     assert "wanted 1000000 GiB" in output
     assert "preflight_engine_free_gib" in output
+
+
+CONFIGS = json.loads((ROOT / "playbooks/files/model_configs.json").read_text())
+CAPTURED = ROOT / "tests/captured/nvidia-smi"
+NO_SPACE_WANTED = {"preflight_engine_free_gib": {"cuda": 0}, "preflight_allow_root_filesystem": True}
+
+
+def gpu_service(model):
+    return {"name": "demo", "model": model, "config": CONFIGS[model], "port": 18777}
+
+
+SMALL = gpu_service("Qwen/Qwen2.5-7B-Instruct")
+
+
+def h200(tmp_path, **replaced):
+    """A host with an H200 of which nvidia-smi says something else than it did."""
+    captured = tmp_path / "captured/h200"
+    shutil.copytree(CAPTURED / "h200-1", captured)
+    query = captured / "query.xml"
+    for tag, value in replaced.items():
+        text, count = re.subn(f"<{tag}>[^<]*</{tag}>", f"<{tag}>{value}</{tag}>", query.read_text())
+        assert count
+        query.write_text(text)
+    return captured
+
+
+def test_what_is_wrong_with_the_gpus_stops_the_play_unless_it_is_waived_by_name(tmp_path):
+    captured = h200(tmp_path, driver_version="550.54.15", cuda_version="12.4", persistence_mode="Disabled")
+    settings = {**NO_SPACE_WANTED, "preflight_models_dir": str(tmp_path)}
+    code, output = preflight(tmp_path, [SMALL], captured, **settings)
+    assert code != 0
+    assert "demo: its image has CUDA 13.0, which needs driver 580.65.06; the driver is 550.54.15" in output
+    assert "Remedy: upgrade the driver" in output
+    assert "preflight_gpu_waive: [cuda]" in output
+    assert "[WARNING]: warning: NVIDIA H200" in output
+    assert "persistence mode is off" in output
+
+    code, output = preflight(tmp_path, [SMALL], captured, **settings, preflight_gpu_waive=["cuda"])
+    assert code == 0, output
+    assert "needs driver 580.65.06" in output
+    assert "changed=0" in output
+
+
+def test_models_on_the_root_filesystem_are_refused_with_the_figures(tmp_path):
+    wanted = {**NO_SPACE_WANTED, "inference_data_dir": "/nowhere", "preflight_allow_root_filesystem": False}
+    code, output = preflight(tmp_path, [SMALL], CAPTURED / "h200-1", **wanted)
+    assert code != 0
+    assert "/nowhere/models/Qwen/Qwen2.5-7B-Instruct (weights of Qwen/Qwen2.5-7B-Instruct, 14.19 GiB)" in output
+    assert "would lie on the root filesystem" in output
+    assert "model_weights_allow_root_filesystem: true" in output
+
+    disks = [{"serial": "one", "format": True, "mountpoint": "/nowhere"}]
+    code, output = preflight(tmp_path, [SMALL], CAPTURED / "h200-1", **wanted, storage_disks=disks)
+    assert code == 0, output
+
+
+def test_models_that_do_not_fit_are_refused_with_the_figures(tmp_path):
+    big = gpu_service("deepseek-ai/DeepSeek-R1")
+    code, output = preflight(tmp_path, [{**big, "accelerator": "cpu"}], **NO_SPACE_WANTED, inference_memory=10**13)
+    assert code != 0
+    assert re.search(
+        r"has [\d.]+ \w+ free of .*, and 6\d\d.\d GiB more are needed: weights of deepseek-ai/DeepSeek-R1", output
+    )
