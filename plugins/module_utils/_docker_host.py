@@ -43,7 +43,7 @@ class DockerHost:
             self.config_file = os.path.join(account.pw_dir, ".config/docker/daemon.json")
             self.as_user = ["runuser", "-u", user, "--", "env", "XDG_RUNTIME_DIR=" + runtime_dir]
             self.systemctl = [*self.as_user, "systemctl", "--user"]
-            self.unit_directories = [os.path.join(account.pw_dir, ".config/systemd/user")]
+            self.unit_directories = ["/etc/systemd/user", os.path.join(account.pw_dir, ".config/systemd/user")]
         else:
             self.uid = self.gid = 0
             runtime_dir = "/run"
