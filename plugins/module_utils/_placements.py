@@ -5,11 +5,17 @@
 
 from __future__ import annotations
 
-# The image of a service that names none, by accelerator. `cpu` is built by the container_image role.
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _groups
+from ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_options import version_tuple
+
+# The image of a service that names none, by accelerator. `cpu` is built by the container_image role,
+# and so is `ray`: what several hosts run that Ray joins, since vLLM's own images hold none any more.
 DEFAULT_IMAGES = {
     "cuda": "vllm/vllm-openai:v0.33.0",
     "cpu": "inferops/vllm-cpu:0.32.0",
+    "ray": "inferops/vllm-ray:0.33.0",
 }
+_BUILT = ("ray",)
 
 
 def on_host(plan, services, host, images=None, options=None):
@@ -32,7 +38,7 @@ def on_host(plan, services, host, images=None, options=None):
                 work.append(
                     {
                         "service": service,
-                        "image": image_of(service, images),
+                        "image": image_of(service, images, len(placement["nodes"])),
                         "plan": dict(entry, engine=engine),
                         "placement": placement,
                     }
@@ -62,12 +68,26 @@ def gpu_services(work, host):
     return list(services.values())
 
 
-def image_of(service, images=None):
-    """The image of a normalized service: its own, or that of its accelerator."""
-    return service["image"] or dict(DEFAULT_IMAGES, **(images or {}))[service["accelerator"]]
+def image_of(service, images=None, hosts=1):
+    """The image of a normalized service on so many hosts: its own, or that of its accelerator."""
+    if service["image"]:
+        return service["image"]
+    images = dict(DEFAULT_IMAGES, **(images or {}))
+    image = images[service["accelerator"]]
+    if hosts > 1 and service["distributed_executor_backend"] == "ray" and service["accelerator"] == "cuda":
+        version = version_tuple(_groups.engine_version(service, image))
+        if not version or version >= _groups.IMAGES_WITHOUT_RAY_SINCE:
+            return images["ray"]
+    return image
 
 
 def images_on_host(plan, services, host, images=None):
     """The images that one host needs, without repetition: [{name}], as container_image_images wants them."""
     names = [item["image"] for item in on_host(plan, services, host, images)]
-    return [{"name": name} for name in dict.fromkeys(names)]
+    built = {DEFAULT_IMAGES[key] for key in _BUILT}
+    return [{"name": name, "source": "build"} if name in built else {"name": name} for name in dict.fromkeys(names)]
+
+
+def groups(plan, services, images=None, models_dir="/data/models"):
+    """The replicas that several hosts serve together; see _groups.of_plan."""
+    return _groups.of_plan(plan, services, lambda service, hosts: image_of(service, images, hosts), models_dir)

@@ -20,6 +20,7 @@ TYPES = ("chat", "completion", "embedding", "rerank", "vision")
 OBJECTIVES = ("throughput", "latency", "fewest_gpus")
 ACCELERATORS = ("cuda", "cpu")
 STATES = ("started", "stopped", "absent")
+BACKENDS = ("auto", "mp", "ray", "uni", "external_launcher")
 DTYPES = ("auto", "float16", "bfloat16", "float32")
 DTYPE_SPELLINGS = {"half": "float16", "fp16": "float16", "bf16": "bfloat16", "float": "float32", "fp32": "float32"}
 
@@ -201,6 +202,9 @@ SCHEMA = {
     "tensor_parallel_size": _Key(_integer(1), None, "GPUs that share each layer", "tensor-parallel-size"),
     "pipeline_parallel_size": _Key(_integer(1), None, "stages of layers", "pipeline-parallel-size"),
     "replicas": _Key(_integer(1), None, "independent copies, each with its own port"),
+    "distributed_executor_backend": _Key(
+        _choice(BACKENDS), None, "how several hosts are joined; None: mp, or ray before 0.12", "distributed-executor-backend"
+    ),
     "expert_parallel": _Key(_boolean, None, "whole experts per GPU", "enable-expert-parallel"),
     "dtype": _Key(_choice(DTYPES, DTYPE_SPELLINGS), None, "None and auto: by model and compute capability", "dtype"),
     "quantization": _Key(_text, None, "None: as the checkpoint says", "quantization"),

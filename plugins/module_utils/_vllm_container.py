@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _vllm_options
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _groups, _network, _ray, _vllm_options
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import option_name
 
 CONFIG_PATH = "/etc/vllm/config.yaml"  # the loader wants .yaml or .yml
 CACHE_PATH = "/root/.cache/vllm"
+MEMBER_PATH = "/etc/vllm/group_member.py"
 LABEL = "io.github.inferops."
 _CDI_BY_DEFAULT_SINCE = (28, 2, 0)
 
@@ -66,10 +68,11 @@ def engine_options(service, plan=None, placement=None, settings=None):
     cuda = service.get("accelerator", "cuda") == "cuda"
     options = {
         "served-model-name": service.get("served_model_name") or service["name"],
-        "host": service.get("bind_address") if _network(service, settings) == "host" else "0.0.0.0",
+        "host": service.get("bind_address") if _network_mode(service, placement, settings) == "host" else "0.0.0.0",
         "port": _port(service, placement),
         "tensor-parallel-size": chosen("tensor_parallel_size"),
         "pipeline-parallel-size": chosen("pipeline_parallel_size"),
+        "distributed-executor-backend": chosen("distributed_executor_backend"),
         "enable-expert-parallel": chosen("expert_parallel") or None,
         "dtype": chosen("dtype"),
         "quantization": chosen("quantization"),
@@ -100,6 +103,8 @@ def config_file(service, plan=None, placement=None, engine_version=None, setting
     """
     service = dict(service, api_key=service.get("api_key") or api_key or None)
     options = engine_options(service, plan, placement, settings)
+    if _several_hosts(placement):
+        options["distributed-executor-backend"] = _backend(service, engine_version)
     known, exact = _vllm_options.known_options(engine_version)
     if "runner" not in (service.get("options") or {}) and not {"runner", "task"} & set(known):
         options.pop("runner", None)
@@ -119,15 +124,18 @@ def config_file(service, plan=None, placement=None, engine_version=None, setting
 # The container
 
 
-def container_args(placement, service, host, image, model_dir, config_dir, cache_dir, config, plan=None, settings=None):
+def container_args(
+    placement, service, host, image, model_dir, config_dir, cache_dir, config, plan=None, settings=None, peers=None
+):
     """Arguments of community.docker.docker_container for the part of a placement that lives on one host.
 
     config: what config_file returned; its `config` lies as config.yaml in config_dir.
     model_dir: the model's directory, mounted read-only at the same path.
+    peers: {host: {address, interface, rdma}} of the hosts of a placement on several; see _network.resolve.
     """
     settings = _settings(settings)
     node = _node(placement, service, host)
-    network = _network(service, settings)
+    network = _network_mode(service, placement, settings)
     port = _port(service, placement)
     name = container_name(service, placement, plan)
     arguments = {
@@ -174,12 +182,12 @@ def container_args(placement, service, host, image, model_dir, config_dir, cache
     if service.get("accelerator", "cuda") == "cuda":
         arguments["device_requests"], environment = _gpu_request(node, settings)
         arguments["env"] = {**environment, **arguments["env"]}
+    if _several_hosts(placement):
+        _join_group(arguments, placement, service, node, config_dir, config, settings, peers or {})
     return _with_operators_wishes(arguments, service)
 
 
-def container_name(service, placement, plan=None):
-    replicas = (((plan or {}).get("layout") or {}).get("replicas")) or 1
-    return service["name"] if replicas == 1 else f"{service['name']}-{placement.get('replica', 0)}"
+container_name = _groups.name
 
 
 def _settings(given):
@@ -200,24 +208,86 @@ def _port(service, placement):
     return int(port)
 
 
-def _network(service, settings):
-    return (service.get("container") or {}).get("network_mode") or settings["network_mode"]
+def _several_hosts(placement):
+    return len((placement or {}).get("nodes") or []) > 1
+
+
+def _backend(service, engine_version):
+    try:
+        return _groups.backend(service, engine_version)
+    except _groups.GroupError as error:
+        raise ContainerError(str(error)) from error
+
+
+def _network_mode(service, placement, settings):
+    own = (service.get("container") or {}).get("network_mode")
+    if not _several_hosts(placement):
+        return own or settings["network_mode"]
+    if own not in (None, "host"):
+        raise ContainerError(
+            f"service {service['name']!r} is placed on several hosts, whose engines need the host's network; "
+            f"remove container.network_mode {own!r}"
+        )
+    return "host"
 
 
 def _node(placement, service, host):
-    hosts = [node["host"] for node in placement.get("nodes") or []]
-    if len(hosts) > 1:
-        # Half an engine on each host would look well until its first request.
-        raise ContainerError(
-            f"service {service['name']!r} is placed on {' and '.join(hosts)}, and containers of one service on several "
-            f"hosts are not made here yet: set hosts to one of them, or choose a smaller model or quantization"
-        )
     for node in placement.get("nodes") or []:
         if node["host"] == host:
             return node
     raise ContainerError(
         f"replica {placement.get('replica', 0)} of service {service['name']!r} is not placed on {host}"
     )
+
+
+def _join_group(arguments, placement, service, node, config_dir, config, settings, peers):
+    """Make of a container for one host the member of a group, in place."""
+    nodes = sorted(placement["nodes"], key=lambda node: node["node_rank"])
+    members = [peers.get(node["host"]) for node in nodes]
+    unknown = [node["host"] for node, member in zip(nodes, members) if not member]
+    if unknown:
+        raise ContainerError(
+            f"service {service['name']!r} is placed on several hosts, and the addresses of {', '.join(unknown)} are not "
+            f"known: run the role peers on all of them first, as playbooks/serve.yml does"
+        )
+    rank, own = node["node_rank"], peers[node["host"]]
+    joined_by = _backend(service, _groups.engine_version(service, arguments["image"]))
+    ports = _groups.ports(service, placement, joined_by)
+    serve = [*arguments["entrypoint"], *arguments["command"]]
+    if joined_by == "mp":
+        serve += ["--nnodes", str(len(nodes)), "--node-rank", str(rank)]
+        serve += ["--master-addr", members[0]["address"], "--master-port", str(ports["head"]["torch"])]
+        serve += ["--headless"] if rank else []
+    else:
+        serve = _with_ray(serve, rank, own, members[0], ports, placement, node)
+        arguments["env"]["RAY_ADDRESS"] = f"{members[0]['address']}:{ports['head']['ray']}"
+    arguments["entrypoint"] = ["python3", MEMBER_PATH]
+    arguments["command"] = [
+        *("--name", arguments["name"], "--rank", str(rank), "--members", ",".join(m["address"] for m in members)),
+        *("--port", str(ports["head"]["group"]), "--token", config["digest"], "--", *serve),
+    ]
+    arguments["volumes"].insert(2, f"{config_dir}/group_member.py:{MEMBER_PATH}:ro")
+    arguments["labels"] = {LABEL + "rank": str(rank), **arguments["labels"]}
+    told = _network.environment(node["host"], {n["host"]: m for n, m in zip(nodes, members)}, service["accelerator"])
+    given = {**settings["env"], **(service.get("env") or {})}
+    arguments["env"] = {**arguments["env"], **told, **given}
+    if own["rdma"]:
+        arguments["devices"] = ["/dev/infiniband:/dev/infiniband"]
+        arguments["capabilities"] = ["IPC_LOCK"]
+        arguments["ulimits"] = [*arguments.get("ulimits", []), "memlock:-1:-1"]
+    if rank:
+        # There is no API here to ask. The member exists as long as its engine and the whole group do.
+        arguments["healthcheck"]["test"] = ["CMD", "test", "-e", "/tmp/group-member-runs"]
+
+
+def _with_ray(serve, rank, own, head, ports, placement, node):
+    """The head starts Ray and then serves; the others are nodes of that Ray."""
+    pinned = _groups.ray_ports((placement["port"] - _groups.FIRST_API_PORT) % 1000)
+    gpus = len(node.get("gpus") or [])
+    if rank:
+        return [*_ray.start_arguments(own["address"], pinned, f"{head['address']}:{pinned['ray']}", gpus), "--block"]
+    start = " ".join(shlex.quote(word) for word in _ray.start_arguments(own["address"], pinned, gpus=gpus))
+    return ["sh", "-ec", start + '; exec "$@"', "sh", *serve]
 
 
 def _environment(service, plan, settings):

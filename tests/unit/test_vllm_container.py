@@ -250,14 +250,6 @@ def test_refusals(more, gpus, words):
         render({"name": "m", "model": "a/b", "port": 8000, **more}, gpus)
 
 
-def test_several_hosts_are_refused_and_not_half_served():
-    (service,) = normalize_services([{"name": "m", "model": "a/b", "port": 8000}])
-    placement = {"replica": 0, "port": 8000, "nodes": [{"host": "gpu1"}, {"host": "gpu2"}]}
-    config = {"arguments": [], "digest": "0"}
-    with pytest.raises(ContainerError, match="gpu1 and gpu2"):
-        _vllm_container.container_args(placement, service, "gpu1", "i", "/m", "/c", "/x", config)
-
-
 def test_unknown_setting():
     with pytest.raises(ContainerError, match="unknown settings: shmsize"):
         render({"name": "m", "model": "a/b", "port": 8000}, [0], shmsize="1g")

@@ -1,0 +1,71 @@
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters about hosts that serve together."""
+
+from __future__ import annotations
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _groups, _network, _placements, _sameness
+from ansible_collections.inferops.gpu_host.plugins.module_utils._service import ServiceError, normalize_services
+
+
+def _serving_groups(plan, services, images=None, models_dir="/data/models"):
+    try:
+        return _placements.groups(plan, normalize_services(services), images, models_dir)
+    except (ServiceError, _groups.GroupError) as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def _resolve_peers(groups, looked_at, waive=()):
+    """{peers, problems} over all groups; a host is known to every group by one address."""
+    peers, problems = {}, []
+    for hosts in _joined(groups):
+        absent = [host for host in hosts if not looked_at.get(host)]
+        if absent:
+            problems.append(
+                f"{', '.join(absent)} of {', '.join(hosts)} has not been looked at: it failed before, or is not in this "
+                f"play. Hosts that serve together are set up together; check --limit and inference_hosts"
+            )
+            continue
+        wanted = {host: looked_at[host]["wanted"] for host in hosts}
+        try:
+            peers.update(_network.resolve({host: looked_at[host]["found"] for host in hosts}, wanted, waive))
+        except _network.NetworkError as error:
+            problems.extend(error.problems)
+    return {"peers": peers, "problems": problems}
+
+
+def _joined(groups):
+    """The hosts of the groups, with groups that share a host as one."""
+    joined = []
+    for group in groups:
+        hosts = list(group["hosts"])
+        for other in [other for other in joined if set(other) & set(hosts)]:
+            joined.remove(other)
+            hosts = [*other, *(host for host in hosts if host not in other)]
+        joined.append(hosts)
+    return joined
+
+
+def _peer_ports(groups, host):
+    """{port: purpose} that the groups of this host will listen on here."""
+    mine = [group for group in groups if host in group["hosts"]]
+    return {port: purpose for group in mine for purpose, port in _network.ports_of(group, host).items()}
+
+
+def _peer_targets(groups, peers, probes, host):
+    return _network.connections(groups, peers, probes).get(host, [])
+
+
+class FilterModule:
+    def filters(self):
+        return {
+            "serving_groups": _serving_groups,
+            "resolve_peers": _resolve_peers,
+            "peer_ports": _peer_ports,
+            "peer_targets": _peer_targets,
+            "blocked_connections": _network.blocked,
+            "software_differences": _sameness.differences,
+        }

@@ -1,0 +1,80 @@
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ray: the command lines of its nodes, and what a cluster says of itself."""
+
+from __future__ import annotations
+
+import json
+
+_OBJECT_STORE = 4 * 1024**3  # vLLM passes little through it; the default takes a third of the memory
+
+
+def start_arguments(address, ports, head=None, gpus=None, dashboard=False):
+    """`ray start …` of one node, with every port pinned. head: what to join; None starts a cluster.
+
+    ports: as _groups.ray_ports returns them.
+    """
+    arguments = ["ray", "start", f"--node-ip-address={address}"]
+    if head:
+        arguments.append(f"--address={head}")
+    else:
+        arguments += [
+            "--head",
+            f"--port={ports['ray']}",
+            f"--include-dashboard={str(bool(dashboard)).lower()}",
+            f"--dashboard-port={ports['dashboard']}",
+            f"--dashboard-host={address}",
+        ]
+    arguments += [
+        f"--node-manager-port={ports['node manager']}",
+        f"--object-manager-port={ports['object manager']}",
+        f"--runtime-env-agent-port={ports['runtime env agent']}",
+        f"--dashboard-agent-listen-port={ports['dashboard agent']}",
+        f"--dashboard-agent-grpc-port={ports['dashboard agent grpc']}",
+        f"--metrics-export-port={ports['metrics']}",
+        f"--min-worker-port={ports['worker']}",
+        f"--max-worker-port={ports['last worker']}",
+        f"--object-store-memory={_OBJECT_STORE}",
+        "--disable-usage-stats",
+    ]
+    if gpus is not None:
+        arguments.append(f"--num-gpus={gpus}")
+    return arguments
+
+
+# Asked inside a node's container: `ray status` prints for people and changes from release to release, this is the same as data.
+NODES_SCRIPT = """
+import json, sys, ray
+from ray._private.services import get_node_ip_address
+ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
+print("NODES " + json.dumps([{"address": n["NodeManagerAddress"], "alive": n["Alive"], "gpus": n["Resources"].get("GPU", 0)} for n in ray.nodes()]))
+"""
+
+
+def parse_nodes(output):
+    """{address: GPUs} of the nodes that are alive, in the output of NODES_SCRIPT; None when there is no answer."""
+    for line in output.splitlines():
+        if line.startswith("NODES "):
+            nodes = {}
+            for node in json.loads(line[6:]):
+                if node["alive"]:
+                    nodes[node["address"]] = nodes.get(node["address"], 0) + int(node["gpus"])
+            return nodes
+    return None
+
+
+def differences(nodes, expected):
+    """What keeps a cluster from being as expected, in words: both are {address: GPUs}."""
+    if nodes is None:
+        return ["the head does not answer"]
+    lines = [f"{address} has not joined" for address in expected if address not in nodes]
+    lines += [
+        f"{address} offers {nodes[address]} GPUs, wanted {gpus}"
+        for address, gpus in expected.items()
+        if address in nodes and nodes[address] != gpus
+    ]
+    strangers = sorted(set(nodes) - set(expected))
+    if strangers:
+        lines.append(f"{', '.join(strangers)} joined without being asked")
+    return lines

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _sameness
+
+SOFTWARE = {
+    "architecture": "x86_64",
+    "docker": "28.5.1",
+    "driver": "580.65.06",
+    "image": "sha256:1",
+    "toolkit": "1.17.8",
+    "weights": "w1",
+}
+
+
+def fleet(**changes):
+    """Three equal hosts; changes: {host: {what: value}}"""
+    return {
+        host: {"software": {**SOFTWARE, **changes.get(host, {})}, "problems": {}} for host in ("gpu1", "gpu2", "gpu3")
+    }
+
+
+def test_equal_hosts_differ_in_nothing():
+    assert _sameness.differences(fleet()) == []
+
+
+@pytest.mark.parametrize("what", sorted(SOFTWARE))
+def test_a_difference_names_hosts_and_values_and_can_be_waived(what):
+    found = fleet(gpu2={what: "other"})
+    (line,) = _sameness.differences(found)
+    assert f"{SOFTWARE[what]} on gpu1, gpu3" in line and "other on gpu2" in line
+    assert f"add {what} to inference_sameness_waive" in line
+    assert _sameness.differences(found, [what]) == []
+
+
+def test_what_is_missing_on_one_host_differs():
+    (line,) = _sameness.differences(fleet(gpu3={"toolkit": None}))
+    assert "none on gpu3" in line
+
+
+def test_broken_files_are_told_even_when_the_manifests_agree():
+    found = fleet()
+    found["gpu2"]["problems"] = {"weights": "model.safetensors: 12 bytes"}
+    assert _sameness.differences(found) == ["the model's files on gpu2: model.safetensors: 12 bytes"]
+
+
+def test_a_misspelt_waiver_is_no_waiver():
+    (line,) = _sameness.differences(fleet(), ["drivers"])
+    assert "'drivers'" in line and "driver" in line
+
+
+@pytest.mark.parametrize(
+    ("output", "version"),
+    [("NVIDIA Container Toolkit CLI version 1.17.8\ncommit: f202b80a\n", "1.17.8"), ("", None)],
+)
+def test_version_of_the_toolkit(output, version):
+    assert _sameness.parse_toolkit(output) == version
