@@ -25,8 +25,8 @@ def _resolve_peers(groups, looked_at, waive=()):
         absent = [host for host in hosts if not looked_at.get(host)]
         if absent:
             problems.append(
-                f"{', '.join(absent)} of {', '.join(hosts)} has not been looked at: it failed before, or is not in this "
-                f"play. Hosts that serve together are set up together; check --limit and inference_hosts"
+                f"{', '.join(absent)} of {', '.join(hosts)} has not been looked at: it failed before, or is not in "
+                f"this play. Hosts that serve together are set up together; check --limit and inference_hosts"
             )
             continue
         wanted = {host: looked_at[host]["wanted"] for host in hosts}

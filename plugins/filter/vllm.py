@@ -18,11 +18,11 @@ def _vllm_config_file(service, plan=None, placement=None, engine_version=None, s
 
 
 def _vllm_container_args(
-    placement, service, host, image, model_dir, config_dir, cache_dir, config, plan=None, settings=None
+    placement, service, host, image, model_dir, config_dir, cache_dir, config, plan=None, settings=None, peers=None
 ):
     try:
         return _vllm_container.container_args(
-            placement, service, host, image, model_dir, config_dir, cache_dir, config, plan, settings
+            placement, service, host, image, model_dir, config_dir, cache_dir, config, plan, settings, peers
         )
     except _vllm_container.ContainerError as error:
         raise AnsibleFilterError(str(error)) from error

@@ -64,7 +64,14 @@ def ports(service, placement, joined_by):
 def ray_ports(offset=0):
     """Every port that a Ray node listens on, below the kernel's own range: one block of 1000 for each cluster."""
     block = 11000 + 1000 * (offset % 9)
-    names = ("node manager", "object manager", "runtime env agent", "dashboard agent", "dashboard agent grpc", "metrics")
+    names = (
+        "node manager",
+        "object manager",
+        "runtime env agent",
+        "dashboard agent",
+        "dashboard agent grpc",
+        "metrics",
+    )
     found = {name: block + at for at, name in enumerate(names)}
     found.update({"ray": RAY_PORT + offset, "dashboard": block + 10})
     # A node takes one worker port for each CPU at once, and more for actors.

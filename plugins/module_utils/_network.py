@@ -121,7 +121,7 @@ def _by_address(host, candidates, wanted):
         if str(address.ip) == str(wanted):
             return address.ip, interface
     raise _Unresolved(
-        f"{host}: inference_address is {wanted}, which it does not have; {_has(candidates)}. Correct inference_address of {host}"
+        f"{host}: inference_address is {wanted}, which it does not have; {_has(candidates)}. Correct it for {host}"
     )
 
 
@@ -130,7 +130,9 @@ def _by_wish(host, candidates, name, network):
         subnet = ipaddress.ip_network(network, strict=False) if network else None
     except ValueError as error:
         raise _Unresolved(f"{host}: inference_network is {network!r}, wanted a subnet such as 10.0.0.0/24") from error
-    wish = " and ".join(filter(None, [name and f"inference_interface {name}", network and f"inference_network {network}"]))
+    wish = " and ".join(
+        filter(None, [name and f"inference_interface {name}", network and f"inference_network {network}"])
+    )
     matching = [
         (address, interface)
         for address, interface in candidates

@@ -43,12 +43,13 @@ def start_arguments(address, ports, head=None, gpus=None, dashboard=False):
     return arguments
 
 
-# Asked inside a node's container: `ray status` prints for people and changes from release to release, this is the same as data.
+# Asked inside a node's container: the content of `ray status` as data. What that prints for people names no addresses
+# and changes from release to release.
 NODES_SCRIPT = """
 import json, sys, ray
-from ray._private.services import get_node_ip_address
 ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
-print("NODES " + json.dumps([{"address": n["NodeManagerAddress"], "alive": n["Alive"], "gpus": n["Resources"].get("GPU", 0)} for n in ray.nodes()]))
+nodes = [[n["NodeManagerAddress"], n["Alive"], n["Resources"].get("GPU", 0)] for n in ray.nodes()]
+print("NODES " + json.dumps(nodes))
 """
 
 
@@ -57,9 +58,9 @@ def parse_nodes(output):
     for line in output.splitlines():
         if line.startswith("NODES "):
             nodes = {}
-            for node in json.loads(line[6:]):
-                if node["alive"]:
-                    nodes[node["address"]] = nodes.get(node["address"], 0) + int(node["gpus"])
+            for address, alive, gpus in json.loads(line[6:]):
+                if alive:
+                    nodes[address] = nodes.get(address, 0) + int(gpus)
             return nodes
     return None
 

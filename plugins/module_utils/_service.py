@@ -203,7 +203,10 @@ SCHEMA = {
     "pipeline_parallel_size": _Key(_integer(1), None, "stages of layers", "pipeline-parallel-size"),
     "replicas": _Key(_integer(1), None, "independent copies, each with its own port"),
     "distributed_executor_backend": _Key(
-        _choice(BACKENDS), None, "how several hosts are joined; None: mp, or ray before 0.12", "distributed-executor-backend"
+        _choice(BACKENDS),
+        None,
+        "how several hosts are joined; None: mp, or ray before 0.12",
+        "distributed-executor-backend",
     ),
     "expert_parallel": _Key(_boolean, None, "whole experts per GPU", "enable-expert-parallel"),
     "dtype": _Key(_choice(DTYPES, DTYPE_SPELLINGS), None, "None and auto: by model and compute capability", "dtype"),

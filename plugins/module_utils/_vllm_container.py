@@ -15,6 +15,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._service import 
 CONFIG_PATH = "/etc/vllm/config.yaml"  # the loader wants .yaml or .yml
 CACHE_PATH = "/root/.cache/vllm"
 MEMBER_PATH = "/etc/vllm/group_member.py"
+MEMBER_ON_HOST = "/etc/inferops/group_member.py"  # the role peers puts it there
 LABEL = "io.github.inferops."
 _CDI_BY_DEFAULT_SINCE = (28, 2, 0)
 
@@ -24,6 +25,7 @@ SETTINGS = {
     "docker_version": None,
     "env": {},
     "gpu_injection": "auto",
+    "group_member": MEMBER_ON_HOST,
     "ipc_mode": "host",
     "labels": {},
     "log_driver": "json-file",
@@ -183,7 +185,7 @@ def container_args(
         arguments["device_requests"], environment = _gpu_request(node, settings)
         arguments["env"] = {**environment, **arguments["env"]}
     if _several_hosts(placement):
-        _join_group(arguments, placement, service, node, config_dir, config, settings, peers or {})
+        _join_group(arguments, placement, service, node, config, settings, peers or {})
     return _with_operators_wishes(arguments, service)
 
 
@@ -240,15 +242,15 @@ def _node(placement, service, host):
     )
 
 
-def _join_group(arguments, placement, service, node, config_dir, config, settings, peers):
+def _join_group(arguments, placement, service, node, config, settings, peers):
     """Make of a container for one host the member of a group, in place."""
     nodes = sorted(placement["nodes"], key=lambda node: node["node_rank"])
     members = [peers.get(node["host"]) for node in nodes]
     unknown = [node["host"] for node, member in zip(nodes, members) if not member]
     if unknown:
         raise ContainerError(
-            f"service {service['name']!r} is placed on several hosts, and the addresses of {', '.join(unknown)} are not "
-            f"known: run the role peers on all of them first, as playbooks/serve.yml does"
+            f"service {service['name']!r} is placed on several hosts, and the addresses of {', '.join(unknown)} are "
+            f"not known: run the role peers on all of them first, as playbooks/serve.yml does"
         )
     rank, own = node["node_rank"], peers[node["host"]]
     joined_by = _backend(service, _groups.engine_version(service, arguments["image"]))
@@ -266,7 +268,7 @@ def _join_group(arguments, placement, service, node, config_dir, config, setting
         *("--name", arguments["name"], "--rank", str(rank), "--members", ",".join(m["address"] for m in members)),
         *("--port", str(ports["head"]["group"]), "--token", config["digest"], "--", *serve),
     ]
-    arguments["volumes"].insert(2, f"{config_dir}/group_member.py:{MEMBER_PATH}:ro")
+    arguments["volumes"].insert(2, f"{settings['group_member']}:{MEMBER_PATH}:ro")
     arguments["labels"] = {LABEL + "rank": str(rank), **arguments["labels"]}
     told = _network.environment(node["host"], {n["host"]: m for n, m in zip(nodes, members)}, service["accelerator"])
     given = {**settings["env"], **(service.get("env") or {})}

@@ -14,13 +14,9 @@ description:
   - Tells which interfaces a host has, with kind, state, MTU and addresses, and from which of its addresses it would
     reach each of its peers.
   - Sends nothing. A way is what the kernel's routing says.
-attributes:
-  check_mode:
-    description: Changes nothing, so it runs in check mode as well.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
+  - inferops.gpu_host.attributes.info_module
 options:
   peers:
     description:
@@ -55,7 +51,7 @@ interfaces:
     mtu: {description: The MTU in bytes., type: int}
     addresses: {description: "Addresses with their prefixes, such as V(192.0.2.11/24).", type: list, elements: str}
 routes:
-  description: For each peer its C(address) and the C(source) address that leads there, or the C(reason) why there is none.
+  description: For each peer its C(address) and the C(source) address that leads there, or the C(reason) for none.
   returned: always
   type: dict
 rdma:

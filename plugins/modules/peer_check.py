@@ -93,7 +93,7 @@ taken:
   type: list
   elements: int
 failed_targets:
-  description: Those of O(targets) that were not reached, with RV(ignore:reason) V(timeout), V(refused), V(unreachable) or an error.
+  description: Those of O(targets) that were not reached. C(reason) is V(timeout), V(refused), V(unreachable) or other.
   returned: when O(state=connected)
   type: list
   elements: dict

@@ -13,13 +13,9 @@ author: "The inferops.gpu_host maintainers (@inferops)"
 description:
   - Tells the identity of an image and of a model's files on this host, and the versions of what runs them.
   - Reads no file of the model, only sizes and times against the manifest.
-attributes:
-  check_mode:
-    description: Changes nothing, so it runs in check mode as well.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
+  - inferops.gpu_host.attributes.info_module
 options:
   image:
     description: The image that would serve.

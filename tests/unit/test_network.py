@@ -229,7 +229,12 @@ def test_a_host_listens_on_what_the_others_need():
 
 @pytest.mark.parametrize(
     ("reason", "words"),
-    [("timeout", "a firewall drops it"), ("refused", "a firewall on gpu1"), ("unreachable", "no route"), ("odd", "odd")],
+    [
+        ("timeout", "a firewall drops it"),
+        ("refused", "a firewall on gpu1"),
+        ("unreachable", "no route"),
+        ("odd", "odd"),
+    ],
 )
 def test_a_blocked_connection_names_both_ends(reason, words):
     target = {"host": "gpu1", "address": "10.0.0.1", "port": 29501, "purpose": "torch", "reason": reason}

@@ -232,7 +232,11 @@ def test_the_groups_of_a_plan():
             {
                 "name": "deepseek-r1",
                 "placements": [
-                    {"replica": 0, "port": 8000, "nodes": [{"host": "a", "gpus": [1, 2]}, {"host": "b", "gpus": [1, 2]}]}
+                    {
+                        "replica": 0,
+                        "port": 8000,
+                        "nodes": [{"host": "a", "gpus": [1, 2]}, {"host": "b", "gpus": [1, 2]}],
+                    }
                 ],
             },
             {"name": "small", "placements": [{"replica": 0, "port": 8001, "nodes": [{"host": "a"}]}]},
