@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: docker_engine
-short_description: Starts or restarts the Docker engine and waits until it answers
+short_description: Starts, restarts or stops the Docker engine and waits until it answers or is gone
 version_added: "0.1.0"
 author: "The inferops.gpu_host maintainers (@inferops)"
 description:
@@ -22,8 +22,9 @@ options:
       - V(started) starts the engine when it does not answer.
       - V(restarted) stops and starts it in any case.
         Where there is no systemd it starts again with the command line it ran with.
+      - V(stopped) stops it, and with systemd the socket that would start it again.
     type: str
-    choices: [started, restarted]
+    choices: [started, restarted, stopped]
     default: started
   user:
     description: The user whose rootless engine is meant, in place of the engine of the system.
@@ -59,7 +60,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 version:
-  description: The version of the engine that answered; empty in check mode when it does not run yet.
+  description: The version of the engine that answered; empty when none runs.
   type: str
   returned: success
   sample: "28.5.1"
@@ -123,6 +124,9 @@ class SystemdEngine(Engine):
     def act(self, state):
         # Forgets earlier failures: after three quick ones systemd would refuse the start that repairs them.
         self.host.run([*self.host.systemctl, "reset-failed", "docker.service"])
+        if state == "stopped":
+            self.host.run([*self.host.systemctl, "stop", "docker.socket"])  # not every system has one
+            return self.host.run([*self.host.systemctl, "stop", "docker.service"])[0] == 0
         verb = "restart" if state == "restarted" else "start"
         return self.host.run([*self.host.systemctl, verb, "docker.service"])[0] == 0
 
@@ -146,8 +150,10 @@ class DirectEngine(Engine):
         self.start_of = host.command_line()
 
     def act(self, state):
-        if state == "restarted" and not self.stop():
+        if state != "started" and not self.stop():
             return False
+        if state == "stopped":
+            return True
         argv = list(self.start_of["argv"])
         argv[0] = self.module.get_bin_path(argv[0]) or self.module.get_bin_path("dockerd", required=True)
         with open(os.devnull, "rb") as nothing, open(self.log_file, "ab") as log:
@@ -184,7 +190,7 @@ class DirectEngine(Engine):
 def main():
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["started", "restarted"], "default": "started"},
+            "state": {"type": "str", "choices": ["started", "restarted", "stopped"], "default": "started"},
             "user": {"type": "str"},
             "timeout": {"type": "int", "default": 60},
             "log_file": {"type": "path", "default": "/var/log/dockerd.log"},
@@ -196,6 +202,12 @@ def main():
     engine = (SystemdEngine if host.has_systemd else DirectEngine)(module, host)
     if module.params["user"] and not host.has_systemd:
         module.fail_json(msg="a rootless engine is run by the user's systemd, and this host has no systemd")
+
+    if state == "stopped":
+        changed = engine.answers()
+        if changed and not module.check_mode and not (engine.act(state) and engine.wait_until(lambda: not host.pid())):
+            module.fail_json(msg="the Docker engine still runs %d s after it was told to stop" % engine.timeout)
+        module.exit_json(changed=changed, manager=engine.name, version="")
 
     result = {"changed": state == "restarted" or not engine.answers(), "manager": engine.name}
     if result["changed"] and not module.check_mode and not (engine.act(state) and engine.wait_until(engine.answers)):
