@@ -20,10 +20,11 @@ GOOD = {"name": "demo", "hub": "generated", "accelerator": "cpu", "port": 18777}
 pytestmark = pytest.mark.slow
 
 
-def preflight(tmp_path, services, captured=None, **variables):
-    """What `plan.yml` and the role preflight say to these services on this machine.
+def preflight(tmp_path, services, captured=None, role="preflight", prefix=(), **variables):
+    """What `plan.yml` and a role say to these services on this machine.
 
     captured: a directory with what nvidia-smi said once; the stand-in says it again.
+    prefix: a command that runs the playbook in other circumstances.
     """
     stand_in = {}
     if captured:
@@ -38,7 +39,7 @@ def preflight(tmp_path, services, captured=None, **variables):
         json.dumps(
             [
                 {"ansible.builtin.import_playbook": str(ROOT / "playbooks/plan.yml")},
-                {"hosts": "all", "gather_facts": False, "roles": ["inferops.gpu_host.preflight"]},
+                {"hosts": "all", "gather_facts": False, "roles": ["inferops.gpu_host." + role]},
             ]
         )
     )
@@ -52,7 +53,7 @@ def preflight(tmp_path, services, captured=None, **variables):
     }
     inventory.write_text(json.dumps({"all": {"hosts": {"localhost": host}}}))
     done = subprocess.run(
-        [str(PLAYBOOK), "-i", str(inventory), str(play)],
+        [*prefix, str(PLAYBOOK), "-i", str(inventory), str(play)],
         cwd=ROOT,
         env={**os.environ, **stand_in, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
         capture_output=True,
@@ -83,6 +84,22 @@ def test_services_that_cannot_be_are_refused_by_name(tmp_path, services, words):
     assert code != 0
     for word in words:
         assert word in output
+
+
+def test_a_user_who_is_not_root_is_refused(tmp_path):
+    # In a user namespace of its own the play may read what it could, and is nobody.
+    code, output = preflight(tmp_path, [GOOD], prefix=["unshare", "--user"])
+    assert code != 0
+    assert "The play acts as nobody on localhost, wanted root." in output
+    assert "ansible_become" in output
+
+
+def test_an_engine_that_does_not_answer_is_named(tmp_path):
+    prefix = ["env", f"DOCKER_HOST=unix://{tmp_path}/none.sock"]
+    code, output = preflight(tmp_path, [GOOD], role="container_image", prefix=prefix)
+    assert code != 0
+    assert "No container engine answers on localhost" in output
+    assert "playbooks/host.yml" in output
 
 
 def test_a_port_that_another_program_has_is_refused(tmp_path):
