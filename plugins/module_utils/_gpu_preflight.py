@@ -22,7 +22,8 @@ _VLLM_IMAGE_CUDA = (
     ((0, 9, 2), "12.8"),
     ((0, 8, 5), "12.4"),
 )
-# The oldest driver that runs any CUDA of a major version (NVIDIA, CUDA compatibility).
+# The oldest driver that runs any CUDA of a major version (NVIDIA's "Minor version compatibility": 450, 525, 580; the
+# builds are from the release notes of each toolkit).
 _DRIVER_FOR_CUDA = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
 # get_min_capability() of vLLM 0.32, by method; the second figure is where the hardware has units of its own for it.
 _QUANTIZATION_CAPABILITY = {

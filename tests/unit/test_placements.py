@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._placements import (
     DEFAULT_IMAGES,
+    gpu_services,
     images_on_host,
     on_host,
 )
@@ -55,3 +56,44 @@ def test_an_image_is_the_services_own_or_the_accelerators():
 
 def test_without_a_plan_there_is_no_work():
     assert on_host({}, SERVICES, "gpu1") == []
+
+
+def test_the_gpus_of_a_host_are_asked_about_once_for_each_started_service_on_them():
+    def node(host, *uuids):
+        return {"host": host, "gpus": [{"uuid": uuid, "index": 0} for uuid in uuids]}
+
+    plan = {
+        "services": [
+            {
+                "name": "chat",
+                "quantization": "fp8",
+                "engine": {"dtype": "bfloat16"},
+                "placements": [
+                    {"nodes": [node("gpu1", "GPU-a"), node("gpu2", "GPU-c")]},
+                    {"nodes": [node("gpu1", "GPU-b")]},
+                ],
+            },
+            {"name": "small", "placements": [{"nodes": [node("gpu1")]}]},
+            {"name": "resting", "placements": [{"nodes": [node("gpu1", "GPU-d")]}]},
+        ]
+    }
+    services = [*SERVICES, *normalize_services([{"name": "resting", "model": "a/resting", "state": "stopped"}])]
+    assert gpu_services(on_host(plan, services, "gpu1"), "gpu1") == [
+        {
+            "name": "chat",
+            "image": DEFAULT_IMAGES["cuda"],
+            "engine_version": None,
+            "dtype": "bfloat16",
+            "quantization": "fp8",
+            "gpus": ["GPU-a", "GPU-b"],
+        }
+    ]
+
+
+def test_declared_gpus_have_no_uuid_yet_which_means_any():
+    plan = {
+        "services": [
+            {"name": "chat", "placements": [{"nodes": [{"host": "gpu1", "gpus": [{"uuid": None, "index": 0}]}]}]}
+        ]
+    }
+    assert gpu_services(on_host(plan, SERVICES, "gpu1"), "gpu1")[0]["gpus"] == []

@@ -88,3 +88,22 @@ def test_the_drained_container_runs_again(host):
     assert host.check_output("docker inspect --format '{{.State.Running}}' drained") == "true"
     limits = json.loads(host.file("/etc/docker/daemon.json").content_string)["default-ulimits"]
     assert limits == {"nofile": {"Name": "nofile", "Soft": 1024, "Hard": 1024}}
+
+
+def as_operator(host, command):
+    return host.check_output("runuser --login operator --command %s", command)
+
+
+def test_the_operator_has_an_engine_without_root(host):
+    only(host, "distro13")
+    seen = json.loads(as_operator(host, "docker info --format '{{json .}}'"))
+    assert "name=rootless" in seen["SecurityOptions"]
+    assert seen["LoggingDriver"] == "json-file"
+
+
+def test_a_container_runs_without_root(host):
+    only(host, "distro13")
+    host.check_output("docker save sleeper --output /tmp/sleeper.tar && chmod 644 /tmp/sleeper.tar")
+    as_operator(host, "docker load --quiet --input /tmp/sleeper.tar")
+    assert as_operator(host, "docker run --rm --network none sleeper /usr/bin/sleep 0 && echo ran").endswith("ran")
+    assert host.check_output("stat --format=%U /home/operator/.config/docker/daemon.json") == "operator"

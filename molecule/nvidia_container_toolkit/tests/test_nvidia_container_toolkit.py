@@ -30,9 +30,18 @@ def test_all_packages_have_the_version_that_was_asked_for(host):
             assert host.check_output(f"dpkg-query --show --showformat='${{Version}}' {package}") == "1.20.0-1"
 
 
-def test_the_engine_took_the_runtime_over_without_a_restart(host):
+def only(host, name):
+    if host.check_output("hostname") != name:
+        pytest.skip("of another host")
+
+
+def test_the_engine_has_the_runtime(host):
     runtimes = json.loads(host.check_output("docker info --format '{{json .Runtimes}}'"))
     assert {"nvidia", "other", "runc"} <= set(runtimes)
+
+
+def test_it_took_it_over_without_a_restart(host):
+    only(host, "offline")
     before = host.file("/root/engine").content_string.strip()
     assert host.check_output("systemctl show docker.service --property MainPID") == before
 
@@ -55,3 +64,43 @@ def test_the_old_entry_no_longer_stops_apt(host):
     if host.check_output("hostname") == "debian13":
         assert not host.file("/etc/apt/sources.list.d/libnvidia-container.list").exists
         assert host.run("apt-get update --error-on=any").succeeded
+
+
+def test_docker_itself_came_by_dnf_signed_and_pinned(host):
+    only(host, "rocky9")
+    assert host.check_output("rpm --query --queryformat '%{EPOCH}:%{VERSION}' docker-ce") == "3:26.1.5"
+    repository = host.file("/etc/yum.repos.d/docker-ce-stable.repo").content_string
+    assert "baseurl = http://repository:8000/docker/linux/centos/$releasever/$basearch/stable" in repository
+    assert "gpgcheck = 1" in repository
+    assert host.service("docker").is_enabled
+
+
+def test_no_image_of_the_proof_is_left(host):
+    assert host.check_output("docker images --quiet inferops-gpu-host-probe") == ""
+
+
+def test_cdi_and_the_protection_are_in_force(host):
+    only(host, "debian13")
+    host.check_output("mkdir -p /etc/cdi")
+    specification = {
+        "cdiVersion": "0.6.0",
+        "kind": "nvidia.com/gpu",
+        "devices": [{"name": "all", "containerEdits": {"env": ["SEEN=by-cdi"]}}],
+    }
+    host.check_output("echo %s >/etc/cdi/nvidia.json", json.dumps(specification))
+    command = "docker run --rm --net none --device nvidia.com/gpu=all probe /usr/bin/busybox env"
+    assert "SEEN=by-cdi" in host.check_output(command)
+    assert host.check_output("docker info --format '{{.CgroupDriver}}'") == "cgroupfs"
+    assert json.loads(host.file("/etc/docker/daemon.json").content_string)["exec-opts"] == [
+        "native.cgroupdriver=cgroupfs"
+    ]
+
+
+def test_a_user_without_root_has_the_runtime_too(host):
+    only(host, "debian13")
+    as_operator = "runuser --login operator --command "
+    assert "no-cgroups = true" in host.file("/etc/nvidia-container-runtime/config.toml").content_string
+    host.check_output("docker save probe --output /tmp/probe.tar && chmod 644 /tmp/probe.tar")
+    host.check_output(as_operator + "'docker load --quiet --input /tmp/probe.tar'")
+    command = "'docker run --rm --net none --runtime nvidia --device nvidia.com/gpu=all probe /usr/bin/busybox env'"
+    assert "SEEN=by-cdi" in host.check_output(as_operator + command)
