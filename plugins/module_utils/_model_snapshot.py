@@ -4,7 +4,8 @@
 """A model's directory, kept whole: staged beside its place, verified, then published in one step.
 
 Its job is the file system of one host. Where files come from is a source (see _model_sources):
-an object with `name`, `listing()` and `fetch(missing, staging, resolved_revision, watch)`.
+an object with `name`, `listing()` and `fetch(missing, staging, resolved_revision, watch)`, which calls
+`watch(partial)` now and then; `partial(entry)` is the path of a file that is not whole yet, or None.
 
 Beside the directory DIR/NAME live, all hidden and on the same file system:
 `.NAME.staging` (what has arrived), `.NAME.lock`, `.NAME.progress.json`, `.NAME.client` (log and caches of the
@@ -33,6 +34,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._units import fo
 _BLOCK = 1024 * 1024
 # What the hubs' clients leave among the files of a model.
 _CLIENT_LEFTOVERS = (".cache", "._____temp", ".msc", ".mv", ".mdl", ".locks", ".git")
+_SYNC_EVERY = 64 * 1024 * 1024  # so that little is left to be made durable at the end
 _FREE_SPACE_FLOOR = 64 * 1024 * 1024
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
@@ -73,12 +75,17 @@ class Places:
 # --- reading -------------------------------------------------------------------------------------------------
 
 
+def git_hash(size):
+    """The beginning of the hash that git gives a file of this size."""
+    return hashlib.sha1(f"blob {size}\0".encode())
+
+
 def hash_file(path, size=None, git=False, sync=False, count=None):
     """(sha256, git sha1 or None) of a file in one pass; `sync` also makes it durable."""
     sha256 = hashlib.sha256()
     sha1 = None
     if git:
-        sha1 = hashlib.sha1(f"blob {os.path.getsize(path) if size is None else size}\0".encode())
+        sha1 = git_hash(os.path.getsize(path) if size is None else size)
     block = memoryview(bytearray(_BLOCK))
     with open(path, "rb", buffering=0) as handle:
         while True:
@@ -445,43 +452,88 @@ def require_space(places, needed, margin_percent):
 # --- the work ------------------------------------------------------------------------------------------------
 
 
+class _Arrival:
+    """Hashes one file while it grows, so that little is left to read when its last byte has come.
+
+    What is read is what lies on the disk, not what a client says. A file that got shorter, was written without
+    getting longer, or is another one than before is read anew; one with holes is not read before it is whole.
+    """
+
+    def __init__(self, entry, final):
+        self.entry = entry
+        self.final = final
+        self.future = None
+        self.restart(None)
+
+    def restart(self, inode):
+        self.inode = inode
+        self.written = None  # the file's modification time when its end was reached
+        self.read = self.durable = 0
+        self.sha256 = hashlib.sha256()
+        self.sha1 = git_hash(self.entry.size) if self.entry.git_sha1 and not self.entry.sha256 else None
+
+    def follow(self, path):
+        """Read on to the present end of the file, which is at `path` now."""
+        with contextlib.suppress(FileNotFoundError), open(path, "rb", buffering=0) as handle:
+            info = os.fstat(handle.fileno())
+            rewritten = info.st_size == self.read and info.st_mtime_ns != self.written
+            if info.st_ino != self.inode or info.st_size < self.read or rewritten:
+                self.restart(info.st_ino)
+            if info.st_blocks * 512 < info.st_size and path != self.final:
+                return
+            handle.seek(self.read)
+            block = memoryview(bytearray(_BLOCK))
+            length = -1
+            while length:
+                self.written = os.fstat(handle.fileno()).st_mtime_ns
+                length = handle.readinto(block)
+                self.read += length
+                self.sha256.update(block[:length])
+                if self.sha1:
+                    self.sha1.update(block[:length])
+                if self.read - self.durable >= (_SYNC_EVERY if length else 1):
+                    os.fsync(handle.fileno())
+                    self.durable = self.read
+
+    def settle(self):
+        """(what is wrong with the file or None, its sha256), now that nobody writes any more."""
+        if file_size(self.final) == self.entry.size:
+            self.follow(self.final)
+            hashes = (self.sha256.hexdigest(), self.sha1 and self.sha1.hexdigest())
+            told = self.entry.sha256 or self.entry.git_sha1
+            if self.written == os.stat(self.final).st_mtime_ns and (not told or told in hashes):
+                return None, hashes[0]
+        # Perhaps it was not written from its beginning to its end: read it as it lies there.
+        return problem_of(self.final, self.entry, sync=True)
+
+
 class _Arrivals:
     """Checks files as they arrive, on the spare cores, while others are still on their way."""
 
-    def __init__(self, directory, workers):
-        self.directory = directory
-        self.problems, self.hashes = {}, {}
-        self._running = {}
-        self._pool = ThreadPoolExecutor(workers)
+    def __init__(self, missing, directory, workers):
+        self.files = [_Arrival(entry, os.path.join(directory, entry.path)) for entry in missing]
+        self.pool = ThreadPoolExecutor(workers or cores())
 
-    def watch(self, missing):
-        """Start checking every missing file that has its full length under its final name."""
-        for entry in missing:
-            if entry.path not in self._running:
-                full = os.path.join(self.directory, entry.path)
-                if file_size(full) == entry.size:
-                    written = os.stat(full).st_mtime_ns
-                    self._running[entry.path] = (entry, written, self._pool.submit(problem_of, full, entry, True))
+    def watch(self, partial):
+        """Read on in every file. `partial(entry)` is the path of one that is not whole, or None."""
+        for file in self.files:
+            if file.read < file.entry.size and (file.future is None or file.future.done()):
+                path = file.final if file_size(file.final) == file.entry.size else partial(file.entry)
+                if path:
+                    file.future = self.pool.submit(file.follow, path)
 
-    def finish(self, missing):
+    def finish(self):
         """({path: problem}, {path: sha256}) of what has arrived."""
-        self.watch(missing)
+        for file in self.files:
+            if file.future:
+                file.future.result()
         problems, hashes = {}, {}
-        for path, (entry, written, future) in self._running.items():
-            problem, sha256 = future.result()
-            full = os.path.join(self.directory, path)
-            if problem or os.stat(full).st_mtime_ns != written:
-                # Looked at while it was still written, perhaps: once more, now that all is quiet.
-                problem, sha256 = problem_of(full, entry, True)
-            if problem:
-                problems[path] = problem
-            else:
-                hashes[path] = sha256
-        for entry in missing:
-            size = file_size(os.path.join(self.directory, entry.path))
-            if entry.path not in self._running and size is not None:
-                problems[entry.path] = f"{size} bytes, expected {entry.size}"
-        self._pool.shutdown()
+        for file, (problem, sha256) in zip(self.files, self.pool.map(_Arrival.settle, self.files)):
+            if not problem:
+                hashes[file.entry.path] = sha256
+            elif problem != "missing":
+                problems[file.entry.path] = problem
+        self.pool.shutdown()
         return problems, hashes
 
 
@@ -664,13 +716,13 @@ class Snapshot:
             if not missing:
                 break
             self.prepare_room(wanted, missing)
-            arrivals = _Arrivals(places.staging, options["workers"])
+            arrivals = _Arrivals(missing, places.staging, options["workers"])
             failure = None
             try:
-                self.source.fetch(missing, places.staging, resolved, lambda: arrivals.watch(missing))  # noqa: B023
+                self.source.fetch(missing, places.staging, resolved, arrivals.watch)
             except FetchError as error:
                 failure = error
-            problems, hashes = arrivals.finish(missing)
+            problems, hashes = arrivals.finish()
             quarantine(places, places.staging, problems)
             self.result["quarantined"] += sorted(problems)
             good.update(hashes)

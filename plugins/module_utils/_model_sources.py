@@ -75,7 +75,7 @@ class LocalSource:
                 os.replace(target + ".incomplete", target)
             except OSError as error:
                 raise FetchError(f"copying {entry.path} from {self.path}: {error.strerror}") from error
-            watch()
+            watch(lambda _entry: None)
 
 
 class GeneratedSource(LocalSource):
@@ -195,7 +195,7 @@ class UrlSource:
             while running:
                 finished, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                 failures += [f.exception() for f in finished if f.exception()]
-                watch()
+                watch(lambda entry: os.path.join(staging, entry.path) + ".incomplete")
         for failure in failures:
             if not isinstance(failure, FetchError):
                 raise failure
@@ -327,7 +327,7 @@ class ClientSource:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(0.25)
                     break
-                watch()
+                watch(self.partial_files(staging))
                 ticks += 1
                 if ticks % 20 == 0:
                     arrived = bytes_on_disk(staging)
@@ -339,6 +339,10 @@ class ClientSource:
                         raise FetchError(f"{self.name} sent no byte for {self.stall_timeout} s (stall_timeout)")
         if process.returncode:
             raise FetchError(f"{self.program} ended with {process.returncode}: {self.reason(log_path)}")
+
+    def partial_files(self, staging):
+        """A function that tells where the client keeps a file that is not whole yet."""
+        return lambda entry: os.path.join(staging, entry.path) + ".incomplete"
 
     def reason(self, log_path):
         """The last lines of the client's log that say something, without the token."""
@@ -397,6 +401,14 @@ class ModelScopeSource(ClientSource):
         return env
 
 
+def _hf_partial_files(staging):
+    """What `hf` has not finished: HASH_OF_NAME.ETAG.RANDOM.incomplete, where the ETag is a hash of the file."""
+    found = []
+    for root, _directories, names in os.walk(os.path.join(staging, ".cache", "huggingface", "download")):
+        found += [os.path.join(root, name) for name in names if name.endswith(".incomplete")]
+    return found
+
+
 class HuggingFaceSource(ClientSource):
     """huggingface.co and mirrors of it."""
 
@@ -445,16 +457,19 @@ class HuggingFaceSource(ClientSource):
         if rest:
             super().fetch(rest, staging, resolved, watch)
 
+    def partial_files(self, staging):
+        partial = {}
+        for path in _hf_partial_files(staging):
+            partial.update(dict.fromkeys(os.path.basename(path).split("."), path))
+        return lambda entry: partial.get(entry.sha256 or entry.git_sha1)
+
     def claim_partial(self, missing, staging):
         """The entries of which an earlier process left a beginning, now under `PATH.incomplete`."""
         begun = []
         wanted = {entry.sha256 or entry.git_sha1: entry for entry in missing}
-        leftovers = []
-        for root, _directories, names in os.walk(os.path.join(staging, ".cache", "huggingface", "download")):
-            leftovers += [os.path.join(root, name) for name in names if name.endswith(".incomplete")]
-        for path in sorted(leftovers, key=os.path.getsize, reverse=True):
+        for path in sorted(_hf_partial_files(staging), key=os.path.getsize, reverse=True):
             info = os.stat(path)
-            # HASH_OF_NAME.ETAG.RANDOM.incomplete; parallel writers leave holes, which are no beginning.
+            # Parallel writers leave holes, which are no beginning.
             etags = [part for part in os.path.basename(path).split(".") if part in wanted]
             if etags and info.st_size and info.st_blocks * 512 >= info.st_size:
                 entry = wanted.pop(etags[0])
@@ -511,7 +526,7 @@ class RsyncSource:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.25)
                 break
-            watch()
+            watch(lambda _entry: None)
         if process.returncode:
             reason = process.stderr.read().decode("utf-8", "replace").strip().splitlines()[-1:]
             raise FetchError(f"rsync from {self.origin} ended with {process.returncode}: {''.join(reason)}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import multiprocessing
 import os
@@ -56,9 +57,9 @@ class Hub(sources.LocalSource):
 
     def fetch(self, missing, staging, resolved, watch):
         self.fetched += [e.path for e in missing]
-        super().fetch(missing, staging, resolved, lambda: None)
+        super().fetch(missing, staging, resolved, lambda _partial: None)
         self.go_wrong(staging, missing)
-        watch()
+        watch(lambda _entry: None)
 
 
 @pytest.fixture
@@ -177,17 +178,72 @@ def test_wrong_bytes_are_never_published_and_good_ones_not_fetched_twice(hub, di
     assert content(directory) == FILES
 
 
-def test_a_file_that_changes_after_it_was_checked_is_checked_again(tmp_path):
-    path = tmp_path / "f"
-    path.write_bytes(b"good")
-    entry = snapshots.FileEntry("f", 4, snapshots.hash_file(str(path))[0])
-    arrivals = snapshots._Arrivals(str(tmp_path), 1)
-    arrivals.watch([entry])
-    arrivals._pool.submit(lambda: None).result()  # the one worker is past the file
-    path.write_bytes(b"evil")
-    os.utime(path, (1, 1))
-    problems, hashes = arrivals.finish([entry])
+@pytest.fixture
+def arriving(tmp_path):
+    """A file of 9 bytes on its way, and its watcher: grow(bytes) appends and lets the watcher look."""
+    content, partial = b"123456789", tmp_path / "f.incomplete"
+    entry = snapshots.FileEntry("f", 9, hashlib.sha256(content).hexdigest())
+    arrivals = snapshots._Arrivals([entry], str(tmp_path), 1)
+
+    def grow(more, mode="ab"):
+        with partial.open(mode) as handle:
+            handle.write(more)
+        look()
+
+    def look():
+        arrivals.watch(lambda entry: str(partial))
+        arrivals.files[0].future.result()
+
+    arrivals.grow, arrivals.look, arrivals.partial, arrivals.final = grow, look, partial, tmp_path / "f"
+    arrivals.good = ({}, {"f": entry.sha256})
+    return arrivals
+
+
+def test_a_growing_file_is_read_once(arriving, monkeypatch):
+    for part in (b"123", b"456"):
+        arriving.grow(part)
+    assert arriving.files[0].read == 6
+    arriving.grow(b"789")
+    arriving.partial.rename(arriving.final)
+    monkeypatch.setattr(snapshots, "problem_of", lambda *args, **kwargs: pytest.fail("read a second time"))
+    assert arriving.finish() == arriving.good
+
+
+def test_a_file_that_begins_anew_is_read_anew(arriving):
+    arriving.grow(b"abcd")
+    arriving.grow(b"12", mode="wb")
+    arriving.grow(b"3456789")
+    arriving.partial.rename(arriving.final)
+    assert arriving.finish() == arriving.good
+
+
+def test_a_file_in_place_of_another_is_read_anew(arriving):
+    arriving.grow(b"abcd")
+    arriving.final.write_bytes(b"123456789")
+    assert arriving.finish() == arriving.good
+
+
+def test_a_file_that_changes_after_it_was_read_is_read_again(arriving):
+    arriving.grow(b"123456789")
+    arriving.partial.rename(arriving.final)
+    arriving.look()
+    arriving.final.write_bytes(b"12345678X")
+    os.utime(arriving.final, (1, 1))
+    problems, hashes = arriving.finish()
     assert (list(problems), hashes) == (["f"], {})
+
+
+def test_a_file_written_out_of_order_is_read_when_it_is_whole(arriving):
+    arriving.grow(b"000456789")
+    with arriving.partial.open("r+b") as handle:
+        handle.write(b"123")
+    arriving.partial.rename(arriving.final)
+    assert arriving.finish() == arriving.good
+
+
+def test_a_file_that_is_not_whole_is_no_problem_yet(arriving):
+    arriving.grow(b"123")
+    assert arriving.finish() == ({}, {})
 
 
 def test_a_hand_filled_directory_is_adopted_without_a_byte(hub, directory):
