@@ -31,11 +31,18 @@ def _model_requirements(plan, services, host, models_dir, allow_root_filesystem=
     return _model_weights.outside(requirements, but_not_on)
 
 
-def _distribute(models, play_hosts, fan_out=True, seed=None):
+def _distribute(models, play_hosts, fan_out=True, seed=None, controller_directory="/"):
     try:
-        return _model_weights.distribute(models, play_hosts, fan_out, seed)
+        return _model_weights.distribute(models, play_hosts, fan_out, seed, controller_directory)
     except _model_weights.ModelError as error:
         raise AnsibleFilterError(f"model_weights_seed: {error}") from error
+
+
+def _fan_out_plan(model, results):
+    try:
+        return _model_weights.fan_out_plan(model, results)
+    except _model_weights.ModelError as error:
+        raise AnsibleFilterError(str(error)) from error
 
 
 class FilterModule:
@@ -45,6 +52,7 @@ class FilterModule:
             "models_of_services": _models_of_services,
             "model_requirements": _model_requirements,
             "distribute": _distribute,
-            "fan_out_rounds": _model_weights.fan_out_rounds,
+            "models_to_fetch": _model_weights.models_to_fetch,
+            "fan_out_plan": _fan_out_plan,
             "installed_models": _model_weights.installed_models,
         }

@@ -140,5 +140,6 @@ def as_lines(manifest):
     """A manifest as lines for --diff: one per file."""
     if not manifest:
         return ""
-    head = f"{manifest['source']}:{manifest['model']} @ {manifest['resolved_revision'] or manifest['revision']}\n"
+    revision = manifest["resolved_revision"] or manifest["revision"] or "default branch"
+    head = f"{manifest['source']}:{manifest['model']} @ {revision}\n"
     return head + "".join(f"{f['sha256'] or '?':64}  {f['size']:>14}  {f['path']}\n" for f in manifest["files"])

@@ -564,6 +564,9 @@ class Snapshot:
         if not manifest:
             return None, {}, {}
         problems, touched = quick_check(self.places.directory, manifest)
+        if not self.options["fetch"] and self.options["state"] == "present":
+            problems.update({e.path: "changed since it was published" for e in touched})
+            touched = []
         entries = manifests.entries_of(manifest)
         hashes = {e.path: e.sha256 for e in entries}
         to_read = entries if self.options["state"] == "verified" else touched
@@ -572,7 +575,7 @@ class Snapshot:
             read_problems, hashes_read = check_files(self.places.directory, to_read, self.options["workers"], count)
             problems.update(read_problems)
             hashes.update(hashes_read)
-            if not problems and touched and not self.options["check_mode"]:
+            if not problems and touched and self.may_write():
                 os.utime(self.places.manifest)  # the files are right: do not read them again next time
         self.result["verified"] = self.options["state"] == "verified" and not problems
         return manifest, problems, {p: h for p, h in hashes.items() if p not in problems}
@@ -584,10 +587,12 @@ class Snapshot:
             asked_for = manifest["content_digest"] == self.options["same_as"]["content_digest"]
         else:
             asked_for = bool(manifest) and manifests.same_request(manifest, **self.request)
-        if asked_for and not problems and not self.options["update"]:
-            if read_manifest(self.places.staging) and not self.options["check_mode"]:
+        if asked_for and not problems and not (self.options["update"] and self.options["fetch"]):
+            if read_manifest(self.places.staging) and self.may_write():
                 remove_tree(self.places.staging)  # what an interrupted publishing left: the former version
             return self.done(manifest, "complete" + (", every file verified" if self.result["verified"] else ""))
+        if not self.options["fetch"]:
+            return self.lacking(manifest, problems)
         if problems and not self.options["repair"]:
             raise SnapshotError(
                 f"{self.places.directory} is damaged: {listed(problems)}. repair: true fetches them again"
@@ -599,6 +604,22 @@ class Snapshot:
             if getattr(self.source, "path", None) and same_file(self.source.path, self.places.directory):
                 known = {e.path: e.sha256 for e in wanted}  # adopted where it lies, just read
         return self.bring(manifest, asked_for, problems, known, wanted, resolved)
+
+    def may_write(self):
+        return self.options["fetch"] and not self.options["check_mode"]
+
+    def lacking(self, manifest, problems):
+        """The result when the model is not there as wanted and nothing shall be done about it."""
+        if problems:
+            found = f"not whole: {listed(problems)}"
+        elif manifest:
+            found = f"another version than the wanted one: {manifests.as_lines(manifest).splitlines()[0]}"
+        else:
+            found = "not there" + (", unfinished" if os.path.isdir(self.places.staging) else "")
+        message = f"{self.request['model']} in {self.places.directory}: {found}"
+        self.progress.message = message
+        self.result.update(complete=False, directory=self.places.directory, manifest=None, msg=message)
+        return self.result
 
     def listing(self):
         """The wanted files as the source lists them."""

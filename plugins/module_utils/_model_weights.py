@@ -135,21 +135,69 @@ def installed_models(results):
     return installed
 
 
-def distribute(models, play_hosts, fan_out, seed=None):
-    """The models with `fetchers` (hosts that ask the source) and `receivers` (hosts that copy from others)."""
+CONTROLLER = "localhost"
+
+
+def distribute(models, play_hosts, fan_out, seed=None, controller_directory="/"):
+    """The models with `fetchers` (hosts that ask the source) and `receivers` (hosts that copy from others).
+
+    A controller that is no host of the play can be the seed, too: it keeps its copy in `controller_directory`.
+    """
     result = []
     for model in models:
         hosts = [host for host in play_hosts if not model["hosts"] or host in model["hosts"]]
         wanted_seed = model["seed"] or (seed if model["source"] not in _OWN_SOURCES else None)
-        if wanted_seed and wanted_seed not in play_hosts:
-            raise ModelError(f"the seed of {model['name']} is {wanted_seed}, which is not among the hosts of this play")
+        if wanted_seed and wanted_seed not in [*play_hosts, CONTROLLER]:
+            raise ModelError(
+                f"the seed of {model['name']} is {wanted_seed}, which is neither among the hosts of this play "
+                f"nor {CONTROLLER}"
+            )
         if not hosts or not fan_out or (model["source"] in _OWN_SOURCES and not wanted_seed):
             fetchers, receivers = hosts, []
         else:
             first = wanted_seed or hosts[0]
             fetchers, receivers = [first], [host for host in hosts if host != first]
-        result.append(dict(model, fetchers=fetchers, receivers=receivers))
+        on_controller = fetchers == [CONTROLLER] and CONTROLLER not in play_hosts
+        kept = posixpath.join(controller_directory, model["directory"].strip("/")) if on_controller else None
+        result.append(dict(model, fetchers=fetchers, receivers=receivers, controller_directory=kept))
     return result
+
+
+def holders_of(model, results):
+    """{host: manifest} of the hosts on which `model_snapshot` found or left the model complete, fetchers first."""
+    holders = {}
+    for host in model["fetchers"] + model["receivers"]:
+        directory = model["controller_directory"] if host == CONTROLLER else None
+        for result in results.get(host, []):
+            if result.get("complete") and result["directory"] == (directory or model["directory"]):
+                holders[host] = result["manifest"]
+    return holders
+
+
+def models_to_fetch(models, host, results):
+    """Those of the models for which `host` has to ask their source: `results` are what each host holds already.
+
+    With receivers, one host that has the model is enough: the others get it from there.
+    """
+    wanted = []
+    for model in models:
+        holders = holders_of(model, results)
+        there = holders if model["receivers"] else host in holders
+        if host in model["fetchers"] and (model["update"] or not there):
+            wanted.append(model)
+    return wanted
+
+
+def fan_out_plan(model, results):
+    """The manifest that all hosts shall have, and the rounds in which those get the model that lack it."""
+    holders = holders_of(model, results)
+    if not holders:
+        raise ModelError(f"no host has {model['name']}: {model['fetchers'][0]} was to fetch it")
+    manifest = next(iter(holders.values()))
+    same = [host for host in holders if holders[host]["content_digest"] == manifest["content_digest"]]
+    hosts = model["receivers"] if model["controller_directory"] else model["fetchers"] + model["receivers"]
+    needers = [host for host in hosts if host in results and host not in same]
+    return {"manifest": manifest, "rounds": fan_out_rounds(same, needers)}
 
 
 def fan_out_rounds(holders, needers):

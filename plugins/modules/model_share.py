@@ -14,6 +14,9 @@ description:
   - Serves the files of a model's directory over HTTP until it is told to stop, to those who send the token.
   - Only files that the directory's manifest names are served. The directory may be published while the share runs.
   - It blocks as long as it serves, so it is started with C(async) and C(poll=0) and ended with C(POST /stop).
+    C(GET /) answers 204 as soon as the model is offered.
+  - Where a share of the same account has the port already, that one offers this model as well, and the task ends.
+    So two plays do not disturb each other, and a share that a killed play left is no obstacle.
   - The traffic is not encrypted. It belongs on the private network of the hosts.
 options:
   directory:
@@ -76,9 +79,11 @@ bytes_sent:
   returned: when it has served
 """
 
+import os
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_share import ModelShare
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_share import share
 
 
 def main():
@@ -96,14 +101,24 @@ def main():
     args = module.params
     if module.check_mode:
         module.exit_json(changed=False)
+    secret = os.path.expanduser(f"~/.cache/inferops/model-share-{args['port']}")
     try:
-        share = ModelShare(args["directory"], (args["address"], args["port"]), args["token"], args["limit_rate"])
+        server = share(
+            (args["address"], args["port"]),
+            args["token"],
+            args["directory"],
+            args["limit_rate"],
+            args["timeout"],
+            secret,
+        )
     except OSError as error:
         module.fail_json(
             msg=f"cannot listen on {args['address']}:{args['port']}: {error.strerror}; choose another port"
         )
-    share.run(args["timeout"])
-    module.exit_json(changed=False, bytes_sent=share.bytes_sent)
+    if server is None:
+        module.exit_json(changed=False, bytes_sent=0)
+    server.run()
+    module.exit_json(changed=False, bytes_sent=server.bytes_sent)
 
 
 if __name__ == "__main__":

@@ -99,6 +99,13 @@ options:
     description: Fetch missing and damaged files again. With V(false) damage is a failure, and nothing is touched.
     type: bool
     default: true
+  fetch:
+    description:
+      - With V(false) the module only looks and says whether the model is there (RV(complete)). Nothing is fetched
+        or changed, no source is asked, and a model that is not there is no failure.
+      - A file that changed since it was published counts as not there unless O(state=verified), which reads it.
+    type: bool
+    default: true
   allow_root_filesystem:
     description: Allow files to be fetched into a directory on the root filesystem.
     type: bool
@@ -171,6 +178,13 @@ EXAMPLES = r"""
     path: /mnt/usb/Qwen2.5-7B-Instruct
     directory: /data/models/Qwen/Qwen2.5-7B-Instruct
 
+- name: See whether it is there, without asking anybody
+  inferops.gpu_host.model_snapshot:
+    model: Qwen/Qwen2.5-7B-Instruct
+    directory: /data/models/Qwen/Qwen2.5-7B-Instruct
+    fetch: false
+  register: seen
+
 - name: Read every byte again
   inferops.gpu_host.model_snapshot:
     state: verified
@@ -220,7 +234,7 @@ manifest:
       type: list
       elements: dict
 complete:
-  description: Whether the directory is as wanted now; V(false) only in check mode.
+  description: Whether the directory is as wanted now; V(false) only in check mode and with O(fetch=false).
   type: bool
   returned: when O(state) is not V(absent)
 verified:
@@ -277,6 +291,7 @@ OPTIONS = (
     "skip_duplicate_weights",
     "update",
     "repair",
+    "fetch",
     "allow_root_filesystem",
     "space_margin",
     "workers",
@@ -323,7 +338,8 @@ def ensure(module, places):
     if args["manifest"]:
         parse(json.dumps(args["manifest"]))
     source = source_of(module, places)
-    if module.check_mode:
+    reads_all = args["state"] == "verified" and os.path.isdir(places.directory)
+    if module.check_mode or not (args["fetch"] or reads_all):
         return Snapshot(places, source, request, options, Progress(None)).ensure()
     os.makedirs(places.parent, exist_ok=True)
     with locked(places, args["lock_timeout"]), Progress(places.progress) as progress:
@@ -361,6 +377,7 @@ def main():
             "skip_duplicate_weights": {"type": "bool", "default": True},
             "update": {"type": "bool", "default": False},
             "repair": {"type": "bool", "default": True},
+            "fetch": {"type": "bool", "default": True},
             "allow_root_filesystem": {"type": "bool", "default": False},
             "space_margin": {"type": "int", "default": 5},
             "workers": {"type": "int"},
@@ -386,7 +403,8 @@ def main():
                 "msg": f"{places.directory} {'removed' if changed else 'was not there'}",
             }
         else:
-            check_arguments(module)
+            if module.params["fetch"]:
+                check_arguments(module)
             result = ensure(module, places)
     except (SnapshotError, ManifestError) as error:
         module.fail_json(msg=str(error))

@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT / "collections"), str(ROOT / "tests"), str(ROOT / "test
 import hub_clients
 from stand_ins.model_hub import Hub
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_share import ModelShare
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_share import ModelShare, Offer
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_snapshot import cores
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_weights import fan_out_rounds
 
@@ -118,9 +118,9 @@ def fan_out(work, directory, rate):
     hosts = ["h0", "h1", "h2", "h3"]
     places = {host: work / host / "org/name" for host in hosts}
     places["h0"] = directory
-    shares = {host: ModelShare(str(places[host]), ("127.0.0.1", 0), "token", rate) for host in hosts}
+    shares = {host: ModelShare(("127.0.0.1", 0), "token", Offer(str(places[host]), rate)) for host in hosts}
     for share in shares.values():
-        threading.Thread(target=share.run, args=(3600,), daemon=True).start()
+        threading.Thread(target=share.run, daemon=True).start()
 
     def copy(receiver, holder):
         url = f"http://127.0.0.1:{shares[holder].server_address[1]}/"
@@ -131,7 +131,7 @@ def fan_out(work, directory, rate):
 
     one, _ = timed(lambda: finish(copy("h1", "h0")))
     shutil.rmtree(work / "h1")
-    shares["h1"]._manifest = None
+    shares["h1"].offers["token"] = Offer(str(places["h1"]), rate)
 
     def all_rounds():
         for pairs in fan_out_rounds(hosts[:1], hosts[1:]):

@@ -31,6 +31,7 @@ OPTIONS = {
     "skip_duplicate_weights": True,
     "update": False,
     "repair": True,
+    "fetch": True,
     "allow_root_filesystem": True,
     "space_margin": 5,
     "workers": 2,
@@ -139,6 +140,29 @@ def test_a_file_written_after_publishing_is_read(hub, directory):
     os.utime(victim, (later + 5, later + 5))
     assert ensure(hub, directory)["quarantined"] == ["model-1.safetensors"]
     assert content(directory) == FILES
+
+
+def test_only_looking(hub, directory):
+    def look(**options):
+        result = ensure(hub, directory, fetch=False, **options)
+        assert not result["changed"]
+        assert (hub.fetched, hub.listings) == ([], 0)
+        return result["complete"], result["msg"].partition(f"{directory}: ")[2]
+
+    assert look() == (False, "not there")
+    ensure(hub, directory)
+    assert look()[0]
+    assert look(update=True)[0]  # what the source offers by now is another question
+    assert look(revision="v2") == (False, "another version than the wanted one: local:org/name @ default branch")
+    victim = directory / "model-1.safetensors"
+    later = os.stat(directory / MANIFEST_NAME).st_mtime + 5
+    os.utime(victim, (later, later))
+    for _ in range(2):
+        assert look() == (False, "not whole: model-1.safetensors: changed since it was published")
+    assert look(state="verified")[0]
+    victim.write_bytes(b"x" * 5000)
+    assert look(state="verified")[1].startswith("not whole: model-1.safetensors: sha256")
+    assert victim.exists()
 
 
 def test_a_damaged_directory_is_not_left_published_when_the_hub_is_away(hub, directory):

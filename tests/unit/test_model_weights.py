@@ -87,8 +87,77 @@ def test_what_every_host_has_for_itself_is_not_passed_on_unless_a_seed_is_named(
 
 
 def test_a_seed_outside_the_play():
-    with pytest.raises(weights.ModelError, match="not among the hosts"):
+    with pytest.raises(weights.ModelError, match="seed of x/y is z, which is neither among the hosts"):
         spread([{"model": "x/y"}], ["a"], fan_out=True, seed="z")
+
+
+def test_the_controller_as_seed():
+    complete = weights.complete_models([{"model": "x/y"}], "/m")
+    (model,) = weights.distribute(complete, ["a", "b"], True, "localhost", "/home/me/models")
+    assert (model["fetchers"], model["receivers"]) == (["localhost"], ["a", "b"])
+    assert model["controller_directory"] == "/home/me/models/m/x/y"
+    # as a host of the play it is a host like the others
+    (model,) = weights.distribute(complete, ["a", "localhost"], True, "localhost", "/home/me/models")
+    assert (model["receivers"], model["controller_directory"]) == (["a"], None)
+
+
+def has(digest="d", directory="/m/x/y"):
+    return [{"complete": True, "directory": directory, "manifest": {"content_digest": digest}}]
+
+
+LACKS = [{"complete": False, "directory": "/m/x/y", "manifest": None}]
+
+
+def shared(seed=None, hosts=("a", "b", "c"), fan_out=True, **given):
+    complete = weights.complete_models([{"model": "x/y", **given}], "/m")
+    return weights.distribute(complete, list(hosts), fan_out, seed, "/ctl")
+
+
+@pytest.mark.parametrize(
+    ("results", "given", "fetching"),
+    [
+        ({"a": LACKS, "b": LACKS, "c": LACKS}, {}, ["a"]),
+        ({"a": LACKS, "b": has(), "c": LACKS}, {}, []),  # a neighbour has it
+        ({"a": LACKS, "b": has(directory="/m/other"), "c": LACKS}, {}, ["a"]),
+        ({"a": LACKS, "b": has(), "c": LACKS}, {"fan_out": False}, ["a", "c"]),
+        ({"a": has(), "b": has(), "c": has()}, {"update": True}, ["a"]),
+        ({"a": LACKS, "b": LACKS, "c": LACKS}, {"seed": "localhost"}, ["localhost"]),
+        ({"a": LACKS, "b": has(), "c": LACKS}, {"seed": "localhost"}, []),
+        ({}, {}, ["a"]),
+    ],
+)
+def test_the_source_is_asked_only_when_nobody_has_it(results, given, fetching):
+    models = shared(**given)
+    assert [h for h in ("localhost", "a", "b", "c") if weights.models_to_fetch(models, h, results)] == fetching
+
+
+@pytest.mark.parametrize(
+    ("results", "rounds"),
+    [
+        ({"a": has(), "b": LACKS, "c": LACKS}, [{"b": "a"}, {"c": "a"}]),
+        ({"a": LACKS, "b": has(), "c": LACKS}, [{"a": "b"}, {"c": "b"}]),
+        ({"a": has("new"), "b": has("old"), "c": has("new")}, [{"b": "a"}]),
+        ({"a": has(), "c": LACKS}, [{"c": "a"}]),  # b is out of the play
+        ({"a": has(), "b": has(), "c": has()}, []),
+    ],
+)
+def test_those_that_lack_it_get_what_the_first_holder_has(results, rounds):
+    plan = weights.fan_out_plan(shared()[0], results)
+    assert plan["rounds"] == rounds
+    assert plan["manifest"] in [r[0]["manifest"] for r in results.values()]
+
+
+def test_the_controller_gives_and_keeps_its_place():
+    (model,) = shared("localhost")
+    results = {"localhost": has(directory="/ctl/m/x/y"), "a": LACKS, "b": LACKS, "c": LACKS}
+    assert weights.fan_out_plan(model, results)["rounds"] == [{"a": "localhost"}, {"b": "localhost", "c": "a"}]
+    plan = weights.fan_out_plan(model, {**results, "localhost": [], "b": has()})
+    assert plan["rounds"] == [{"a": "b"}, {"c": "b"}]
+
+
+def test_nobody_has_it():
+    with pytest.raises(weights.ModelError, match="no host has x/y: a was to fetch it"):
+        weights.fan_out_plan(shared()[0], {"a": LACKS, "b": LACKS, "c": LACKS})
 
 
 @pytest.mark.parametrize(("hosts", "rounds"), [(1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (8, 3), (9, 4), (64, 6)])
