@@ -401,12 +401,18 @@ class ModelScopeSource(ClientSource):
         return env
 
 
+def _below(directory):
+    """The files below a directory, none when it is not there."""
+    return [os.path.join(root, name) for root, _directories, names in os.walk(directory) for name in names]
+
+
 def _hf_partial_files(staging):
     """What `hf` has not finished: HASH_OF_NAME.ETAG.RANDOM.incomplete, where the ETag is a hash of the file."""
-    found = []
-    for root, _directories, names in os.walk(os.path.join(staging, ".cache", "huggingface", "download")):
-        found += [os.path.join(root, name) for name in names if name.endswith(".incomplete")]
-    return found
+    return [p for p in _below(os.path.join(staging, ".cache", "huggingface", "download")) if p.endswith(".incomplete")]
+
+
+def _etag(path):
+    return os.path.basename(path).split(".")[1]
 
 
 class HuggingFaceSource(ClientSource):
@@ -428,7 +434,9 @@ class HuggingFaceSource(ClientSource):
                     large = file.get("lfs")
                     sha256 = large.get("oid", "").rpartition(":")[2] if large else None
                     size = large["size"] if large else file["size"]
-                    entries.append(FileEntry(file["path"], size, sha256 or None, None if large else file.get("oid")))
+                    entries.append(
+                        FileEntry(file["path"], size, sha256 or None, None if large else file.get("oid") or None)
+                    )
             following = re.search(r'<([^>]+)>;\s*rel="next"', headers.get("Link") or "")
             page = re.sub(r"^https?://[^/]+", "", following.group(1)) if following else None
         return entries, commit
@@ -460,19 +468,28 @@ class HuggingFaceSource(ClientSource):
     def partial_files(self, staging):
         partial = {}
         for path in _hf_partial_files(staging):
-            partial.update(dict.fromkeys(os.path.basename(path).split("."), path))
+            self.keep(path)
+            partial[_etag(path)] = path
         return lambda entry: partial.get(entry.sha256 or entry.git_sha1)
+
+    def keep(self, path):
+        """Give an unfinished file a second name: a client that fails, unlike one that is killed, deletes it."""
+        kept = os.path.join(self.places.client, "kept", os.path.basename(path))
+        with contextlib.suppress(OSError):  # finished by now, kept already, or a file system without hard links
+            os.makedirs(os.path.dirname(kept), exist_ok=True)
+            os.link(path, kept)
 
     def claim_partial(self, missing, staging):
         """The entries of which an earlier process left a beginning, now under `PATH.incomplete`."""
         begun = []
         wanted = {entry.sha256 or entry.git_sha1: entry for entry in missing}
-        for path in sorted(_hf_partial_files(staging), key=os.path.getsize, reverse=True):
+        leftovers = _hf_partial_files(staging) + _below(os.path.join(self.places.client, "kept"))
+        for path in sorted(leftovers, key=os.path.getsize, reverse=True):
             info = os.stat(path)
-            # Parallel writers leave holes, which are no beginning.
-            etags = [part for part in os.path.basename(path).split(".") if part in wanted]
-            if etags and info.st_size and info.st_blocks * 512 >= info.st_size:
-                entry = wanted.pop(etags[0])
+            entry = wanted.get(_etag(path))
+            # Parallel writers leave holes, which are no beginning; what is whole and was not taken is not good.
+            if entry and 0 < info.st_size < entry.size and info.st_blocks * 512 >= info.st_size:
+                wanted.pop(_etag(path))
                 target = os.path.join(staging, entry.path) + ".incomplete"
                 os.makedirs(os.path.dirname(target), exist_ok=True)
                 os.replace(path, target)

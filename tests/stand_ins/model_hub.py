@@ -6,7 +6,7 @@
 It speaks as much of both APIs as their official clients use to download. It is told to misbehave over HTTP:
 
     POST /_control  {"path": "*.safetensors", "do": "cut", "value": 0.7, "times": 1}
-    POST /_control  {"reset": true}
+    POST /_control  {"reset": true}              rules and figures          {"behave": true}   the rules only
     GET  /_stats    {"bytes": {path: bytes sent}, "requests": {path: n}, "tokens": [seen], "answers": {code: n}}
 
 cut: the connection ends after that share of the file.   wrong: bytes are flipped.   status: answers that code
@@ -119,6 +119,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer_json({"error": "not here"}, 404)
         if order.pop("reset", False):
             self.server.reset()
+        if order.pop("behave", False):
+            self.server.rules = []
         if order:
             self.server.misbehave(**order)
         return self.answer_json({"ok": True})
@@ -188,7 +190,9 @@ class Handler(BaseHTTPRequestHandler):
             sha256, sha1 = self.server.hash_of(full)
             size = full.stat().st_size
             entry = {"type": "file", "path": path, "size": size, "oid": sha1}
-            if path.endswith(".safetensors"):
+            if self.server.rule("nohash", path):
+                entry["oid"] = ""
+            elif path.endswith(".safetensors"):
                 entry["lfs"] = {"oid": sha256, "size": size, "pointerSize": 134}
             files.append(entry)
         return self.answer_json(files)
