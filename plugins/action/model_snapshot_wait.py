@@ -54,13 +54,11 @@ class ActionModule(ActionBase):
                 for job in waiting:
                     self._show(job, task_vars)
             time.sleep(pauses.pop(0) if pauses else min(5, args["interval"]))
-        failed = [r for r in results if r.get("failed")]
-        return {
-            "results": results,
-            "changed": any(r.get("changed") for r in results),
-            "failed": bool(failed),
-            "msg": "\n".join(r.get("msg", "") for r in (failed or results)),
-        }
+        answer = {"changed": any(r.get("changed") for r in results)}
+        failed = [r.get("msg", "") for r in results if r.get("failed")]
+        if failed:  # without the results, which would bury the message
+            return {**answer, "failed": True, "msg": "\n".join(failed)}
+        return {**answer, "results": results, "msg": "\n".join(r.get("msg", "") for r in results)}
 
     def _outcome(self, job, task_vars):
         """The job's result when it has ended, None before."""

@@ -38,13 +38,6 @@ def _distribute(models, play_hosts, fan_out=True, seed=None, controller_director
         raise AnsibleFilterError(f"model_weights_seed: {error}") from error
 
 
-def _fan_out_plan(model, results):
-    try:
-        return _model_weights.fan_out_plan(model, results)
-    except _model_weights.ModelError as error:
-        raise AnsibleFilterError(str(error)) from error
-
-
 class FilterModule:
     def filters(self):
         return {
@@ -53,6 +46,6 @@ class FilterModule:
             "model_requirements": _model_requirements,
             "distribute": _distribute,
             "models_to_fetch": _model_weights.models_to_fetch,
-            "fan_out_plan": _fan_out_plan,
+            "fan_out_plan": _model_weights.fan_out_plan,
             "installed_models": _model_weights.installed_models,
         }

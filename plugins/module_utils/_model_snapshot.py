@@ -691,8 +691,12 @@ class Snapshot:
         self.retire(wanted, good)
         remove_tree(places.client)
         self.result["verified"] = True
+        self.result["downloaded_bytes"] = max(0, self.result["downloaded_bytes"])
         fetched, reused = (format_bytes(self.result[key]) for key in ("downloaded_bytes", "reused_bytes"))
-        return self.done(written, f"published, every file verified: {fetched} fetched, {reused} reused")
+        origin = getattr(self.source, "origin", self.source.name)
+        return self.done(
+            written, f"published, every file verified: {fetched} fetched from {origin}, {reused} were there already"
+        )
 
     def good_in(self, directory, wanted, known, skip=(), move_bad=False):
         """{path: sha256} of the wanted files that a directory holds with the right bytes."""
@@ -736,7 +740,10 @@ class Snapshot:
             missing = [e for e in wanted if e.path not in good]
             if not missing:
                 break
-            self.prepare_room(wanted, missing)
+            partial = self.prepare_room(wanted, missing)
+            if attempt == 1:
+                self.result["reused_bytes"] += partial
+                self.result["downloaded_bytes"] -= partial
             arrivals = _Arrivals(missing, places.staging, options["workers"])
             failure = None
             try:
@@ -777,12 +784,13 @@ class Snapshot:
         return listed_now, resolved
 
     def prepare_room(self, wanted, missing):
-        """Check the space for what is missing, and show the download's progress."""
+        """Check the space for what is missing, show the download's progress, and tell what of it is there in part."""
         places = self.places
         arrived = sum(e.size for e in wanted) - sum(e.size for e in missing)
         partial = max(0, bytes_on_disk(places.staging) - arrived)
         require_space(places, max(0, sum(e.size for e in missing) - partial), self.options["space_margin"])
         self.progress.phase("downloading", sum(e.size for e in wanted), lambda: bytes_on_disk(places.staging))
+        return partial
 
     def prune(self, *keep):
         """Remove staged files that belong to neither this version nor the operator."""

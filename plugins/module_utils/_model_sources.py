@@ -38,6 +38,8 @@ HUGGING_FACE = "https://huggingface.co"
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _LISTING_LIMIT = 3000  # where ModelScope cuts a listing without saying so
 _CHUNK = 1024 * 1024
+# What the clients print besides the reason: bars, tracebacks, advice that is not for us.
+_NOISE = re.compile(r"\d+%\||^Traceback|^File \"|^[\^~]+$|^with .*:$|^Suggestion:|^For more information")
 _PR_SET_PDEATHSIG = 1
 
 
@@ -149,7 +151,7 @@ class UrlSource:
     may_move = False
 
     def __init__(self, url, token=None, entries=None, workers=4):
-        self.url = url.rstrip("/") + "/"
+        self.url = self.origin = url.rstrip("/") + "/"
         self.token = token
         self.entries = entries  # when the list is known already
         self.workers = workers
@@ -350,9 +352,9 @@ class ClientSource:
             handle.seek(max(0, os.path.getsize(log_path) - 16384))
             text = handle.read().decode("utf-8", "replace").replace("\r", "\n")
         lines = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line).strip() for line in text.splitlines()]
-        lines = [line for line in lines if line and not re.search(r"\d+%\||^Traceback|^File \"|^[\^~]+$", line)]
+        lines = [line for line in lines if line and not _NOISE.search(line)]
         telling = [line for line in lines if re.search(r"error|fail|refus|denied|space|HTTP|mismatch", line, re.I)]
-        reason = " / ".join((telling or lines)[-2:]) or "its log is empty"
+        reason = " / ".join((telling or lines)[-2:]).rstrip(".") or "its log is empty"
         return (reason.replace(self.token, "***") if self.token else reason)[-600:]
 
 

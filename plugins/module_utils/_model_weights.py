@@ -189,10 +189,13 @@ def models_to_fetch(models, host, results):
 
 
 def fan_out_plan(model, results):
-    """The manifest that all hosts shall have, and the rounds in which those get the model that lack it."""
+    """The manifest that all hosts shall have, and the rounds in which those get the model that lack it.
+
+    When nobody has it, because who was to fetch it failed, there is no manifest.
+    """
     holders = holders_of(model, results)
     if not holders:
-        raise ModelError(f"no host has {model['name']}: {model['fetchers'][0]} was to fetch it")
+        return {"manifest": None, "rounds": []}
     manifest = next(iter(holders.values()))
     same = [host for host in holders if holders[host]["content_digest"] == manifest["content_digest"]]
     hosts = model["receivers"] if model["controller_directory"] else model["fetchers"] + model["receivers"]

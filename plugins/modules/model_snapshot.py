@@ -242,11 +242,11 @@ verified:
   type: bool
   returned: when O(state) is not V(absent)
 downloaded_bytes:
-  description: Bytes of the files that were fetched in this run.
+  description: Bytes that were fetched in this run.
   type: int
   returned: when O(state) is not V(absent)
 reused_bytes:
-  description: Bytes of the files that were there already and were found good.
+  description: Bytes that were there already, in whole files or in unfinished ones.
   type: int
   returned: when O(state) is not V(absent)
 quarantined:
