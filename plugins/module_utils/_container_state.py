@@ -1,15 +1,16 @@
 # Copyright (c) 2026, the inferops.gpu_host maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a starting container is about, read from what the Docker engine says of it."""
+"""What a container is about, read from what the Docker engine says of it."""
 
 from __future__ import annotations
 
+import calendar
 import re
+import time
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# (EngineCore pid=26) INFO 11-21 08:15:57 [loader.py:12] Loading weights took 0.1 seconds
-_VLLM_LINE = re.compile(r"^(?:\([^)]*\) )*(?:INFO|WARNING) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] (?P<text>.+)$")
+LABEL = "io.github.inferops."
 
 
 def demultiplexed(stream):
@@ -30,16 +31,41 @@ def lines_of(log):
     return [line for line in lines if line]
 
 
-def latest_news(log):
-    """The engine's last message in words, or '' when there is none."""
-    for line in reversed(lines_of(log)):
-        match = _VLLM_LINE.match(line)
-        if match:
-            return match.group("text").strip()[:160]
-    return ""
-
-
 def is_alive(container, restarts=0):
     """Whether the container of an inspection runs and has not died since it had been restarted `restarts` times."""
     state = container.get("State") or {}
     return bool(state.get("Running")) and not state.get("Restarting") and container.get("RestartCount", 0) <= restarts
+
+
+def seconds_since(timestamp, now=None):
+    """Seconds since a moment as the engine writes it, 2026-11-21T08:15:57.123456789Z."""
+    try:
+        then = calendar.timegm(time.strptime(timestamp[:19], "%Y-%m-%dT%H:%M:%S"))
+    except (TypeError, ValueError):
+        return 0
+    return max(0, int((time.time() if now is None else now) - then))
+
+
+def described(container, now=None):
+    """The parts of an inspection that say what the container is and how it is."""
+    state, config = container.get("State") or {}, container.get("Config") or {}
+    labels = config.get("Labels") or {}
+    host = container.get("HostConfig") or {}
+    running = bool(state.get("Running")) and not state.get("Restarting")
+    return {
+        "name": container.get("Name", "").lstrip("/"),
+        "id": container.get("Id"),
+        "image": config.get("Image"),
+        "image_id": container.get("Image"),
+        "labels": {key[len(LABEL) :]: value for key, value in labels.items() if key.startswith(LABEL)},
+        "running": running,
+        "status": state.get("Status"),
+        "seconds": seconds_since(state.get("StartedAt"), now) if running else 0,
+        "restarts": container.get("RestartCount", 0),
+        "exit_code": None if running else state.get("ExitCode"),
+        "gpus": [
+            device.rpartition("=")[2]
+            for request in host.get("DeviceRequests") or []
+            for device in request.get("DeviceIDs") or []
+        ],
+    }

@@ -286,7 +286,7 @@ CAUSES = (
         r"DefaultCPUAllocator: (?:can't|not enough) .*memory|Cannot allocate memory|std::bad_alloc",
         "the host has too little memory",
         "VLLM_CPU_KVCACHE_SPACE",
-        "give the host more memory, or the service less (cpu_kv_cache_gib on CPUs)",
+        "give the host more memory, or the service less (VLLM_CPU_KVCACHE_SPACE in its env, on CPUs)",
     ),
     _Cause(
         "engine_died",
@@ -461,7 +461,7 @@ def compare(estimate, allocated, tolerance=0.05):
 
     Sizes are compared for the fullest rank, as a share of its budget; tokens and concurrency as a share of what was
     predicted.
-    {terms: [{name, predicted, actual, difference, within}], within, advice}
+    {terms: [{name, predicted, actual, difference, within}], within, advice, table}
     """
     predicted_ranks, actual_ranks = estimate.get("ranks") or [], allocated.get("ranks") or []
     budget = max([rank.get("budget") or rank.get("total") or 0 for rank in predicted_ranks] or [0])
@@ -477,7 +477,22 @@ def compare(estimate, allocated, tolerance=0.05):
         if estimate.get(name) and allocated.get(name):
             terms.append(_term(name, estimate[name], allocated[name], estimate[name], tolerance))
     outside = [term for term in terms if not term["within"]]
-    return {"terms": terms, "within": not outside, "advice": [_advice(term) for term in outside]}
+    return {
+        "terms": terms,
+        "within": not outside,
+        "advice": [_advice(term) for term in outside],
+        "table": [_row(term) for term in terms],
+    }
+
+
+def _shown(name, value):
+    return f"{value:,}" if name in ("kv_cache_tokens", "max_concurrency") else format_bytes(value)
+
+
+def _row(term):
+    predicted, actual = (_shown(term["name"], term[key]) for key in ("predicted", "actual"))
+    mark = "" if term["within"] else "  !"
+    return f"{term['name']:<16} predicted {predicted:>12}   actual {actual:>12}   {term['difference']:+.1%}{mark}"
 
 
 def _term(name, predicted, actual, scale, tolerance):
@@ -493,10 +508,7 @@ def _term(name, predicted, actual, scale, tolerance):
 
 def _advice(term):
     name, predicted, actual = term["name"], term["predicted"], term["actual"]
-    if name in ("kv_cache_tokens", "max_concurrency"):
-        told = f"{name}: {predicted:,} were predicted, {actual:,} are there"
-    else:
-        told = f"{name}: {format_bytes(predicted)} were predicted, {format_bytes(actual)} are there"
+    told = f"{name}: {_shown(name, predicted)} were predicted, {_shown(name, actual)} are there"
     if name.startswith(("kv_cache", "max_concurrency")):
         less = actual < predicted
         return told + ("; lower max_model_len or raise gpu_memory_utilization" if less else "; there is room for more")

@@ -181,13 +181,20 @@ class Endpoint:
             return None, Reply(status, text, content_type=exc.headers.get("Content-Type", "") if exc.headers else "")
 
 
-def check(endpoint, model=None, type="chat", semantic=True, max_tokens=100, dimension=None, documented=True):
+def check(
+    endpoint, model=None, type="chat", semantic=True, max_tokens=100, dimension=None, documented=True, brief=False
+):
     """Run every check that fits the type; plain data out.
 
     semantic: also judge what the answers mean; meaningless for random weights.
+    brief: only that it does its work at all: the list of models and one answer.
     """
     run = _Run(endpoint, model, semantic, max_tokens, dimension)
-    if run.models():
+    served = run.models()
+    if served and brief:
+        work = {"chat": run.chat, "vision": run.chat, "embedding": run.embeddings, "rerank": run.rerank}
+        work.get(type, lambda: run.completion(required=True))()
+    elif served:
         if type in ("chat", "vision"):
             run.chat()
             run.chat_stream()

@@ -28,7 +28,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._service import 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB, format_bytes
 
 DEFAULT_ENGINE_VERSION = "0.33.0"
-CPU_CACHE = 4 * GIB  # what vLLM's CPU engine reserves unless VLLM_CPU_KVCACHE_SPACE says otherwise
+CPU_CACHE = GIB  # unless VLLM_CPU_KVCACHE_SPACE in the env of the service says otherwise
 CPU_OVERHEAD = GIB
 NO_ROOM = "no room"
 KEEP_ALL, KEEP_NEEDED, KEEP_NONE = "all", "needed", "none"

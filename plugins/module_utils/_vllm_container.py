@@ -11,6 +11,7 @@ import shlex
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _groups, _network, _ray, _vllm_options
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import option_name
+from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB
 
 CONFIG_PATH = "/etc/vllm/config.yaml"  # the loader wants .yaml or .yml
 CACHE_PATH = "/root/.cache/vllm"
@@ -21,7 +22,6 @@ _CDI_BY_DEFAULT_SINCE = (28, 2, 0)
 
 # What the role may set for all of its containers. None: see container_args.
 SETTINGS = {
-    "cpu_kv_cache_gib": 1,
     "docker_version": None,
     "env": {},
     "gpu_injection": "auto",
@@ -98,7 +98,7 @@ def engine_options(service, plan=None, placement=None, settings=None):
 
 
 def config_file(service, plan=None, placement=None, engine_version=None, settings=None, api_key=None):
-    """{config, arguments, warnings, digest} of one placement; see _vllm_options.config_file.
+    """{config, content, arguments, warnings, digest} of one placement; see _vllm_options.config_file.
 
     api_key: the key of a service that does not set its own.
     digest changes with the content, so that a container that carries it is replaced when its options change.
@@ -117,21 +117,22 @@ def config_file(service, plan=None, placement=None, engine_version=None, setting
         # Requests in flight end by themselves, well before Docker kills the container.
         options.setdefault("shutdown-timeout", max(1, _settings(settings)["stop_timeout"] * 3 // 4))
     result = _vllm_options.config_file(options, engine_version)
-    content = json.dumps([result["config"], result["arguments"]], sort_keys=True)
+    # JSON is YAML, and every Python can read it.
+    content = json.dumps(result["config"], indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     # Slow on purpose: the content holds the API key, and labels travel with images that are made of containers.
     digest = hashlib.pbkdf2_hmac("sha256", content.encode("utf-8"), service["name"].encode("utf-8"), 50000)
-    return dict(result, digest=digest.hex()[:16])
+    return dict(result, content=content, digest=digest.hex()[:16])
 
 
 # The container
 
 
 def container_args(
-    placement, service, host, image, model_dir, config_dir, cache_dir, config, plan=None, settings=None, peers=None
+    placement, service, host, image, model_dir, config_path, cache_dir, config, plan=None, settings=None, peers=None
 ):
     """Arguments of community.docker.docker_container for the part of a placement that lives on one host.
 
-    config: what config_file returned; its `config` lies as config.yaml in config_dir.
+    config: what config_file returned; its `content` is the file config_path.
     model_dir: the model's directory, mounted read-only at the same path.
     peers: {host: {address, interface, rdma}} of the hosts of a placement on several; see _network.resolve.
     """
@@ -145,11 +146,11 @@ def container_args(
         "image": image,
         # Up to 0.11.0 the images start the API server directly, and that one puts --config in the wrong place.
         "entrypoint": ["vllm", "serve"],
-        "command": [model_dir, "--config", CONFIG_PATH, *config["arguments"]],
+        "command": serve_arguments(model_dir, config),
         "env": _environment(service, plan, settings),
         "volumes": [
             f"{model_dir}:{model_dir}:ro",
-            f"{config_dir}/config.yaml:{CONFIG_PATH}:ro",
+            f"{config_path}:{CONFIG_PATH}:ro",
             f"{cache_dir}:{CACHE_PATH}",
             *settings["volumes"],
         ],
@@ -190,6 +191,31 @@ def container_args(
 
 
 container_name = _groups.name
+
+
+def serve_arguments(model_dir, config):
+    """What follows `vllm serve`."""
+    return [model_dir, "--config", CONFIG_PATH, *config["arguments"]]
+
+
+def served_name(service):
+    """The first name that clients may call the service by."""
+    name = service.get("served_model_name") or service["name"]
+    return name[0] if isinstance(name, list) else name
+
+
+def url(service, placement, head=None):
+    """Where the host itself reaches the service; None where it cannot.
+
+    head: the peer that has the API, where that is another host.
+    """
+    address = service.get("bind_address")
+    if address in (None, "", "0.0.0.0", "::"):
+        address = head["address"] if head else "127.0.0.1"
+    elif head and address in ("127.0.0.1", "::1", "localhost"):
+        return None
+    scheme = "https" if "ssl-certfile" in {option_name(name) for name in service.get("options") or {}} else "http"
+    return f"{scheme}://{f'[{address}]' if ':' in address else address}:{_port(service, placement)}"
 
 
 def _settings(given):
@@ -302,7 +328,9 @@ def _environment(service, plan, settings):
     if service.get("accelerator", "cuda") == "cuda":
         environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     else:
-        environment["VLLM_CPU_KVCACHE_SPACE"] = str(settings["cpu_kv_cache_gib"])
+        # In GiB, and as much as the plan counted with.
+        ranks = ((plan or {}).get("estimate") or {}).get("ranks") or [{}]
+        environment["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(ranks[0].get("kv_cache", 0) / GIB)))
     if _kind(service, plan) == "vision":
         # A redirect would lead the server past allowed-media-domains.
         environment["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] = "0"

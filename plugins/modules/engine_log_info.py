@@ -150,6 +150,10 @@ comparison:
       description: A line for each term that is not.
       type: list
       elements: str
+    table:
+      description: The terms as lines that a person reads.
+      type: list
+      elements: str
 """
 
 from ansible.module_utils.basic import AnsibleModule

@@ -52,6 +52,10 @@ options:
   dimension:
     description: The length that embeddings must have.
     type: int
+  brief:
+    description: Only whether it does its work at all. The list of models and one answer of its O(type).
+    type: bool
+    default: false
   fail_on:
     description: The least severe failed check that fails the task.
     type: str
@@ -182,6 +186,7 @@ def main():
             "semantic": {"type": "bool", "default": True},
             "max_tokens": {"type": "int", "default": 100, "no_log": False},
             "dimension": {"type": "int"},
+            "brief": {"type": "bool", "default": False},
             "fail_on": {"type": "str", "choices": ["error", "warning", "never"], "default": "error"},
             "timeout": {"type": "int", "default": 60},
             "validate_certs": {"type": "bool", "default": True},
@@ -192,7 +197,7 @@ def main():
     )
     params = dict(module.params)
     fail_on = params.pop("fail_on")
-    wanted = {name: params.pop(name) for name in ("model", "type", "semantic", "max_tokens", "dimension")}
+    wanted = {name: params.pop(name) for name in ("model", "type", "semantic", "max_tokens", "dimension", "brief")}
     found = _inference_check.check(_inference_check.Endpoint(params.pop("endpoint"), **params), **wanted)
     result = dict(found, changed=False, summary=_inference_check.summary(found))
 

@@ -64,11 +64,15 @@ seconds:
   returned: always
   type: int
 news:
-  description: The engine's last message.
+  description: How far the start has come, for a person.
   returned: always
   type: str
+restarted:
+  description: Whether the container died and was started again in the meantime.
+  returned: when state is V(dead)
+  type: bool
 exit_code:
-  description: The exit code of a dead container.
+  description: The exit code of a dead container; nothing when it was restarted already.
   returned: when state is V(dead)
   type: int
 log:
@@ -78,32 +82,23 @@ log:
   elements: str
 """
 
-import calendar
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.urls import open_url
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _container_state
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _container_state, _engine_log
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
+from ansible_collections.inferops.gpu_host.plugins.module_utils._inference_check import Endpoint
 
 PAUSE = 1  # seconds between two looks
+LOG_OF_A_START = 2000  # lines
 
 
 def answers(url):
-    try:
-        # The host asks itself: no proxy may answer in its place.
-        return open_url(url, timeout=5, use_proxy=False, validate_certs=False).getcode() == 200
-    except Exception:  # whatever open_url raises, the service does not answer yet
-        return False
-
-
-def seconds_since(timestamp):
-    """Seconds since a moment as the engine writes it, 2026-11-21T08:15:57.123456789Z."""
-    try:
-        return max(0, int(time.time() - calendar.timegm(time.strptime(timestamp[:19], "%Y-%m-%dT%H:%M:%S"))))
-    except (TypeError, ValueError):
-        return 0
+    # The host asks itself: no proxy may answer in its place, and its own certificate is good enough.
+    root, slash, path = url.partition("://")[2].partition("/")
+    scheme = url.partition("://")[0]
+    return Endpoint(f"{scheme}://{root}", timeout=5, validate_certs=False).get(slash + path).status == 200
 
 
 def main():
@@ -133,15 +128,23 @@ def main():
             break
         time.sleep(PAUSE)
     log = _container_state.demultiplexed(
-        docker.get_bytes(path + "logs?stdout=1&stderr=1&tail=%d" % params["log_lines"]) or b""
+        docker.get_bytes(path + "logs?stdout=1&stderr=1&tail=%d" % LOG_OF_A_START) or b""
     )
+    exit_code = container["State"].get("ExitCode") if state == "dead" else None
+    read = _engine_log.parse(log, exit_code)
     result = {
         "state": state,
-        "seconds": seconds_since(container["State"].get("StartedAt")) if container else 0,
-        "news": _container_state.latest_news(log),
+        "seconds": _container_state.seconds_since(container["State"].get("StartedAt")) if container else 0,
+        "news": read["progress"]["text"],
     }
     if state == "dead":
-        result.update(exit_code=container["State"].get("ExitCode"), log=_container_state.lines_of(log))
+        restarted = container.get("RestartCount", 0) > params["restarts"]
+        # The engine has started it again already, and what it says of the exit is of that new life.
+        result.update(
+            restarted=restarted,
+            exit_code=None if restarted else exit_code,
+            log=_container_state.lines_of(log)[-params["log_lines"] :],
+        )
     module.exit_json(changed=False, **result)
 
 

@@ -18,18 +18,9 @@ def test_a_log_without_frames_is_text_already():
     assert state.demultiplexed(b"plain text of a terminal\n") == "plain text of a terminal\n"
 
 
-def test_news_is_the_last_message_and_not_a_route_or_a_progress_bar():
-    log = (
-        "(EngineCore pid=26) INFO 11-21 08:15:50 [default_loader.py:12] Loading weights took 0.10 seconds\n"
-        "\rLoading safetensors:   0%\rLoading safetensors: 100%\n"
-        "INFO:     Waiting for application startup.\n"
-    )
-    assert state.latest_news(log) == "Loading weights took 0.10 seconds"
-    assert state.lines_of(log)[1] == "Loading safetensors: 100%"
-
-
-def test_no_news_from_a_silent_container():
-    assert state.latest_news("") == ""
+def test_progress_bars_are_seen_in_their_last_state():
+    log = "\x1b[32mone\x1b[0m\n\rLoading safetensors:   0%\rLoading safetensors: 100%\n\n"
+    assert state.lines_of(log) == ["one", "Loading safetensors: 100%"]
 
 
 @pytest.mark.parametrize(
@@ -47,3 +38,31 @@ def test_a_container_that_was_restarted_has_died(container, alive):
 
 def test_restarts_before_the_wait_do_not_count():
     assert state.is_alive({"State": {"Running": True}, "RestartCount": 3}, restarts=3)
+
+
+def test_a_container_described():
+    inspection = {
+        "Id": "abc",
+        "Name": "/chat",
+        "Image": "sha256:1",
+        "RestartCount": 2,
+        "Config": {"Image": "vllm:1", "Labels": {"io.github.inferops.service": "chat", "maintainer": "x"}},
+        "State": {"Running": True, "Status": "running", "StartedAt": "2026-11-21T08:15:57.123456789Z", "ExitCode": 0},
+        "HostConfig": {"DeviceRequests": [{"DeviceIDs": ["nvidia.com/gpu=GPU-1", "GPU-2"]}]},
+    }
+    seen = state.described(inspection, now=1795248967)
+    assert seen == {
+        "name": "chat",
+        "id": "abc",
+        "image": "vllm:1",
+        "image_id": "sha256:1",
+        "labels": {"service": "chat"},
+        "running": True,
+        "status": "running",
+        "seconds": 10,
+        "restarts": 2,
+        "exit_code": None,
+        "gpus": ["GPU-1", "GPU-2"],
+    }
+    inspection["State"].update(Running=False, ExitCode=137)
+    assert (state.described(inspection)["seconds"], state.described(inspection)["exit_code"]) == (0, 137)

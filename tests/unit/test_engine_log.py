@@ -292,4 +292,5 @@ def test_compare_with_a_log_that_tells_nothing():
         "terms": [],
         "within": True,
         "advice": [],
+        "table": [],
     }

@@ -20,7 +20,11 @@ def render(declared, gpus=(), image="vllm/vllm-openai:v0.26.0", version="0.26.0"
     nodes = [{"host": "gpu1", "node_rank": 0, "gpus": [{"uuid": UUIDS[at], "index": at} for at in gpus]}]
     placement = {"replica": 0, "port": service["port"], "nodes": nodes}
     config = _vllm_container.config_file(service, plan, placement, version, settings)
-    paths = {"model_dir": f"{MODELS}/{service['model']}", "config_dir": "/etc/inferops/x", "cache_dir": "/data/cache"}
+    paths = {
+        "model_dir": f"{MODELS}/{service['model']}",
+        "config_path": "/etc/inferops/x/1.yaml",
+        "cache_dir": "/data/cache",
+    }
     args = _vllm_container.container_args(
         placement, service, "gpu1", image=image, config=config, plan=plan, settings=settings, **paths
     )
@@ -172,7 +176,10 @@ def test_every_container():
 
 
 def test_cpu_asks_for_no_gpu():
-    args, config = render({"name": "m", "model": "a/b", "port": 8000, "accelerator": "cpu"}, cpu_kv_cache_gib=2)
+    args, config = render(
+        {"name": "m", "model": "a/b", "port": 8000, "accelerator": "cpu"},
+        plan={"estimate": {"ranks": [{"kv_cache": 2 << 30}]}},
+    )
     assert "device_requests" not in args
     assert args["env"]["VLLM_CPU_KVCACHE_SPACE"] == "2"
     assert "gpu-memory-utilization" not in config

@@ -1,0 +1,59 @@
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters between the plan, the containers of a host, and what is to be done there."""
+
+from __future__ import annotations
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_work, _vllm_container, _vllm_options
+from ansible_collections.inferops.gpu_host.plugins.module_utils._service import ServiceError, normalize_services
+
+
+def _of_engine(services, engine):
+    try:
+        normalized = normalize_services(services)
+    except ServiceError as error:
+        raise AnsibleFilterError(f"inference_services: {error}") from error
+    return normalized, [service for service in normalized if service["engine"] == engine]
+
+
+def _service_questions(plan, services, host, paths, engine="vllm", images=None):
+    _all, ours = _of_engine(services, engine)
+    return _service_work.questions(plan or {}, ours, host, _service_work.Paths(**paths), images)
+
+
+def _service_work_of_host(
+    plan,
+    services,
+    host,
+    found,
+    paths,
+    engine="vllm",
+    images=None,
+    options=None,
+    settings=None,
+    api_key=None,
+    strategy="in_place",
+    retry_failed=False,
+    peers=None,
+):
+    everything, ours = _of_engine(services, engine)
+    plan, where = plan or {}, _service_work.Paths(**paths)
+    settings = dict({"docker_version": found.get("engine")}, **(settings or {}))
+    try:
+        items = _service_work.wanted(plan, ours, host, where, images, options, settings, api_key, peers)
+        items = _service_work.decided(items, found, plan, host, where, settings, api_key, strategy, retry_failed)
+    except (_vllm_options.OptionError, _vllm_container.ContainerError) as error:
+        raise AnsibleFilterError(str(error)) from error
+    return {"items": items, **_service_work.surplus(found, items, everything, engine)}
+
+
+class FilterModule:
+    def filters(self):
+        return {
+            "option_changes": _service_work.option_changes,
+            "service_questions": _service_questions,
+            "service_work": _service_work_of_host,
+        }

@@ -1,0 +1,263 @@
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host must do so that its containers are those that the plan wants, and why.
+
+Several containers can belong to one replica for a while:
+
+    NAME            serves, or is to serve
+    NAME.previous   served until its successor NAME was started; goes when that one has answered, comes back if not
+    NAME.candidate  a successor that proves itself beside NAME, on another port and other GPUs
+    NAME.failed     a successor that did not answer, kept for a look at its log
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils import (
+    _container_state,
+    _groups,
+    _placements,
+    _vllm_container,
+)
+
+PREVIOUS, CANDIDATE, FAILED = ".previous", ".candidate", ".failed"
+CANDIDATE_PORTS = range(18000, 19000)
+
+
+def digest_of(value):
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode("utf-8")).hexdigest()[:16]
+
+
+class Paths:
+    """Where the models, configurations and caches of the services lie on a host."""
+
+    def __init__(self, models, config, cache):
+        self.models, self.config, self.cache = models, config, cache
+
+    def model(self, service):
+        return service["path"] or f"{self.models}/{service['model']}"
+
+    def config_dir(self, name):
+        return f"{self.config}/{name}"
+
+    def cache_dir(self, name):
+        return f"{self.cache}/{name}"
+
+
+def questions(plan, services, host, paths, images=None):
+    """What service_info must look at before anything can be decided: {containers, images, files}."""
+    work = [work for work in _placements.on_host(plan, services, host, images) if work["service"]["state"] == "started"]
+    names = [_vllm_container.container_name(item["service"], item["placement"], item["plan"]) for item in work]
+    return {
+        "containers": names,
+        "images": sorted({item["image"] for item in work}),
+        "files": sorted({paths.model(item["service"]) + "/config.json" for item in work}),
+    }
+
+
+def wanted(plan, services, host, paths, images=None, options=None, settings=None, api_key=None, peers=None):
+    """The containers that the plan wants on a host, one item for each; see the filter vllm_work for their keys."""
+    return [
+        _item(work, work["placement"], host, paths, settings, api_key, peers)
+        for work in _placements.on_host(plan, services, host, images, options)
+        if work["service"]["state"] == "started"
+    ]
+
+
+def _item(work, placement, host, paths, settings, api_key, peers=None, suffix=""):
+    service, plan = work["service"], work["plan"]
+    name = _vllm_container.container_name(service, placement, plan)
+    version = _groups.engine_version(service, work["image"])
+    config = _vllm_container.config_file(service, plan, placement, version, settings, api_key)
+    path = f"{paths.config_dir(service['name'])}/{name}{suffix}.{config['digest']}.yaml"
+    arguments = _vllm_container.container_args(
+        placement,
+        service,
+        host,
+        work["image"],
+        paths.model(service),
+        path,
+        paths.cache_dir(service["name"]),
+        config,
+        plan=plan,
+        settings=settings,
+        peers=peers,
+    )
+    arguments["name"] = name + suffix
+    head = placement["nodes"][0]["host"]
+    url = _vllm_container.url(service, placement, None if head == host else (peers or {}).get(head))
+    kind = service["type"] or plan.get("type") or "chat"
+    labels = {"engine": service["engine"], "engine-version": version or "", "type": kind}
+    if head == host:
+        labels["url"] = url
+    labels = {**arguments["labels"], **{_container_state.LABEL + key: value for key, value in labels.items()}}
+    arguments["labels"] = labels
+    labels[_container_state.LABEL + "spec"] = digest_of(arguments)
+    # Only to tell why: a plan that leads to the same container is no reason to replace it.
+    labels[_container_state.LABEL + "plan"] = digest_of([plan.get("layout"), plan.get("engine"), placement])
+    return {
+        "name": arguments["name"],
+        "service": {key: value for key, value in service.items() if key != "api_key"},
+        "type": kind,
+        "image": work["image"],
+        "model_dir": paths.model(service),
+        "config_dir": paths.config_dir(service["name"]),
+        "cache_dir": paths.cache_dir(service["name"]),
+        "config_path": path,
+        "config": config["content"],
+        "api_key": service["api_key"] or api_key or None,
+        "warnings": config["warnings"],
+        "arguments": arguments,
+        "port": placement["port"],
+        "head": head == host,
+        "several_hosts": len(placement["nodes"]) > 1,
+        "check_command": _vllm_container.serve_arguments(paths.model(service), config),
+        "url": url,
+        "served": _vllm_container.served_name(service),
+        "estimate": plan.get("estimate"),
+        "placement": placement,
+        "work": work,
+    }
+
+
+def decided(items, found, plan, host, paths, settings=None, api_key=None, strategy="in_place", retry_failed=False):
+    """The items with what is to be done: `action`, `why`, and for a replacement side by side its `candidate`.
+
+    found: what service_info returned. Actions:
+    none      runs as wanted and answers
+    wait      runs as wanted, and does not answer yet
+    start     is there as wanted, and does not run
+    create    is not there
+    replace   runs in another form, which is kept until the new one has answered
+    recreate  is there in another form, which does not run
+    prove     its predecessor is still kept: a play ended before it had answered
+    foreign   a container of that name is somebody else's
+    refused   this very form failed before, and its predecessor serves
+    """
+    result = []
+    for item in items:
+        item = dict(item, **_decision(item, found, retry_failed))
+        if item["action"] == "replace" and strategy == "side_by_side":
+            item["candidate"] = _candidate(item, found, plan, host, paths, settings, api_key)
+        result.append(item)
+    return result
+
+
+def _decision(item, found, retry_failed):
+    containers, name = found["containers"], item["name"]
+    spec = item["arguments"]["labels"][_container_state.LABEL + "spec"]
+    now, previous, failed = (containers.get(name + suffix) for suffix in ("", PREVIOUS, FAILED))
+    decision = {"recover": False, "discard": False, "previous": bool(previous), "now": now}
+    decision["port_taken"] = (
+        item["head"] and item["port"] in found["listening"] and item["port"] not in _our_ports(found)
+    )
+    if now and not now["ours"]:
+        return dict(decision, action="foreign", why=f"{name} was not made by this collection")
+    if previous and (not now or now["labels"].get("spec") != spec):
+        # What a play left half done counts for nothing: the predecessor is what was proven last.
+        decision.update(recover=True, discard=bool(now), previous=False, now=previous)
+        now = previous
+    if not now:
+        return dict(decision, action="create", why="it is not there")
+    why = _differences(item, now, spec, found)
+    if why and not now["running"] and not decision["recover"]:
+        return dict(decision, action="recreate", why=why)
+    if why:
+        failed_before = failed and failed["labels"].get("spec") == spec and not retry_failed
+        return dict(decision, action="refused" if failed_before else "replace", why=why)
+    if decision["previous"]:
+        return dict(decision, action="prove", why="its predecessor is kept until it has answered")
+    if not now["running"]:
+        return dict(decision, action="start", why="it does not run")
+    if item["head"] and not now["healthy"]:
+        return dict(decision, action="wait", why="it does not answer yet")
+    return dict(decision, action="none", why="")
+
+
+def _our_ports(found):
+    urls = (container["labels"].get("url", "") for container in found["containers"].values() if container["running"])
+    return {int(url.rpartition(":")[2]) for url in urls if url}
+
+
+def _differences(item, now, spec, found):
+    """Why a container is not the one that is wanted; empty when it is."""
+    labels = {
+        key[len(_container_state.LABEL) :]: value
+        for key, value in item["arguments"]["labels"].items()
+        if key.startswith(_container_state.LABEL)
+    }
+    image = found["images"].get(item["image"])
+    told = []
+    if now["image"] != item["image"]:
+        told.append(f"image {now['image']} → {item['image']}")
+    elif image and now["image_id"] != image:
+        told.append(f"{item['image']} is another image now")
+    if now["labels"].get("spec") != spec:
+        if now["labels"].get("config") != labels["config"]:
+            told.append("options of the engine")
+        if now["labels"].get("plan") != labels["plan"]:
+            told.append("the plan")
+        told = told or ["settings of the container"]
+    return ", ".join(told)
+
+
+def _candidate(item, found, plan, host, paths, settings, api_key):
+    """The same service on a free port and free GPUs of the host; {problem} where there are none."""
+    node = next(node for node in item["placement"]["nodes"] if node["host"] == host)
+    need = len(node.get("gpus") or [])
+    free = [gpu for gpu in plan.get("gpus") or [] if gpu["host"] == host and not gpu["services"]]
+    if len(item["placement"]["nodes"]) > 1:
+        return {"problem": f"{item['name']} spans several hosts; set vllm_update_strategy to in_place"}
+    if len(free) < need:
+        return {
+            "problem": f"a candidate for {item['name']} needs {need} free GPUs beside the ones in use, "
+            f"and {host} has {len(free)}; set vllm_update_strategy to in_place"
+        }
+    port = next(port for port in CANDIDATE_PORTS if port not in found["listening"])
+    gpus = [{"uuid": gpu["uuid"], "index": gpu["index"]} for gpu in free[:need]]
+    placement = dict(item["placement"], port=port, nodes=[dict(node, gpus=gpus)])
+    candidate = _item(item["work"], placement, host, paths, settings, api_key, suffix=CANDIDATE)
+    return dict(candidate, previous=False, recover=False, now=None)
+
+
+def surplus(found, items, services, engine):
+    """Which of the engine's containers are to be stopped and which removed: {stop: [names], remove: [names]}.
+
+    A replica that the plan no longer has on this host goes; a service that nobody declares is left alone.
+    """
+    states = {service["name"]: service["state"] if service["engine"] == engine else "absent" for service in services}
+    kept = {item["name"] + suffix for item in items for suffix in ("", PREVIOUS, FAILED)}
+    stop, remove = [], []
+    for name, container in sorted(found["containers"].items()):
+        if not container["ours"] or container["labels"].get("engine", engine) != engine:
+            continue
+        state = states.get(container["labels"]["service"])
+        if state == "absent" or (state == "started" and name not in kept):
+            remove.append(name)
+        elif state == "stopped" and container["running"]:
+            stop.append(name)
+    return {"stop": stop, "remove": remove}
+
+
+def option_changes(before, after):
+    """What changed between two configuration files of the engine, one line each, without the API key."""
+    before, after = (json.loads(text) if text else {} for text in (before, after))
+    lines = []
+    for name in sorted(set(before) | set(after)):
+        old, new = before.get(name), after.get(name)
+        if old == new:
+            continue
+        if name == "api-key":
+            lines.append("api-key: " + ("removed" if new is None else "added" if old is None else "changed"))
+        else:
+            lines.append(f"{name}: {_said(old)} → {_said(new)}")
+    return lines
+
+
+def _said(value):
+    return (
+        "not set" if value is None else json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
+    )

@@ -1,0 +1,154 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: service_info
+short_description: See which services run on a host, and what they would need
+version_added: "0.1.0"
+author: "The inferops.gpu_host maintainers (@inferops)"
+description:
+  - Looks at every container that this collection made, at the engine, and at what O(images), O(files), O(ports) and
+    O(containers) name, all at once.
+attributes:
+  check_mode:
+    description: Changes nothing, so it runs in check mode as well.
+    support: full
+  diff_mode:
+    description: There is nothing to compare.
+    support: none
+options:
+  containers:
+    description: Names of containers to look at too, whoever made them.
+    type: list
+    elements: str
+    default: []
+  images:
+    description: Images whose presence matters.
+    type: list
+    elements: str
+    default: []
+  files:
+    description: Files whose presence matters.
+    type: list
+    elements: path
+    default: []
+  metrics:
+    description: Whether to read the figures that each running service publishes.
+    type: bool
+    default: false
+  timeout:
+    description: Seconds that a service has to say how it is.
+    type: int
+    default: 5
+"""
+
+EXAMPLES = r"""
+- name: See what runs here
+  inferops.gpu_host.service_info:
+    metrics: true
+  register: found
+
+- name: Name those that do not answer
+  ansible.builtin.debug:
+    msg: "{{ found.containers | dict2items | rejectattr('value.healthy') | map(attribute='key') }}"
+"""
+
+RETURN = r"""
+engine:
+  description: The version of the container engine, or nothing where none answers.
+  returned: always
+  type: str
+  sample: 26.1.5
+containers:
+  description:
+    - By name, with C(id), C(image), C(image_id), C(labels) (those of this collection, without their common beginning),
+      C(running), C(status), C(seconds) (since its start), C(restarts), C(exit_code), C(gpus), C(ours), C(healthy)
+      and, with O(metrics), C(metrics).
+  returned: always
+  type: dict
+images:
+  description: The ids of O(images), or nothing for those that are not here.
+  returned: always
+  type: dict
+files:
+  description: Which of O(files) are there.
+  returned: always
+  type: dict
+listening:
+  description: The TCP ports that something listens on.
+  returned: always
+  type: list
+  elements: int
+"""
+
+import json
+import os
+from urllib.parse import quote
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _container_state, _metrics
+from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
+from ansible_collections.inferops.gpu_host.plugins.module_utils._inference_check import Endpoint
+from ansible_collections.inferops.gpu_host.plugins.module_utils._listening import listening_sockets
+
+
+def look_at(docker, name, params):
+    inspection = docker.get("/containers/%s/json" % name)
+    if not inspection:
+        return None
+    container = _container_state.described(inspection)
+    labels = container["labels"]
+    container.update(ours="service" in labels, healthy=False)
+    if container["running"] and "url" in labels:
+        endpoint = Endpoint(labels["url"], timeout=params["timeout"], validate_certs=False)
+        container["healthy"] = endpoint.get("/health").status == 200
+        if params["metrics"]:
+            container["metrics"] = _metrics.figures(endpoint.get("/metrics").text)
+    return container
+
+
+def listening():
+    ports = set()
+    for name in ("tcp", "tcp6"):
+        try:
+            with open("/proc/net/" + name, encoding="ascii") as stream:
+                ports.update(listening_sockets(stream.read()))
+        except OSError:
+            pass
+    return sorted(ports)
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "containers": {"type": "list", "elements": "str", "default": []},
+            "images": {"type": "list", "elements": "str", "default": []},
+            "files": {"type": "list", "elements": "path", "default": []},
+            "metrics": {"type": "bool", "default": False},
+            "timeout": {"type": "int", "default": 5},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    docker = DockerHost(module)
+    ours = quote(json.dumps({"label": [_container_state.LABEL + "service"]}))
+    listed = docker.get("/containers/json?all=1&filters=" + ours) or []
+    ids = dict.fromkeys([item["Id"] for item in listed] + params["containers"])
+    found = [look_at(docker, name, params) for name in ids]
+    module.exit_json(
+        changed=False,
+        engine=(docker.get("/version") or {}).get("Version"),
+        containers={container["name"]: container for container in found if container},
+        images={name: (docker.get("/images/%s/json" % name) or {}).get("Id") for name in params["images"]},
+        files={path: os.path.exists(path) for path in params["files"]},
+        listening=listening(),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the inferops.gpu_host maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: vllm_config_check
+short_description: Have vLLM's own parser read a configuration, inside the image that is to serve it
+version_added: "0.1.0"
+author: "The inferops.gpu_host maintainers (@inferops)"
+description:
+  - Starts a container of the image without a GPU and without a network, in which C(vllm serve) parses and validates its
+    options and reads the model's configuration, and then ends.
+  - It does not fail. RV(ok) is V(false) only for what would surely keep the service from starting.
+  - Without the image on the host, nothing is checked and RV(note) says so.
+attributes:
+  check_mode:
+    description: The container leaves nothing behind, so it runs in check mode as well.
+    support: full
+  diff_mode:
+    description: There is nothing to compare.
+    support: none
+options:
+  image:
+    description: The image.
+    type: str
+    required: true
+  command:
+    description: What would follow C(vllm serve).
+    type: list
+    elements: str
+    required: true
+  volumes:
+    description: The volumes that the service would have; all are mounted read-only.
+    type: list
+    elements: str
+    default: []
+  env:
+    description: The environment that the service would have.
+    type: dict
+    default: {}
+  timeout:
+    description: Seconds after which it is given up.
+    type: int
+    default: 300
+"""
+
+EXAMPLES = r"""
+- name: Have the new image read the new options
+  inferops.gpu_host.vllm_config_check:
+    image: vllm/vllm-openai:v0.33.0
+    command: [/data/models/Qwen/QwQ-32B, --config, /etc/vllm/config.yaml]
+    volumes:
+      - /data/models/Qwen/QwQ-32B:/data/models/Qwen/QwQ-32B
+      - /etc/inferops/vllm/qwq-32b/new.yaml:/etc/vllm/config.yaml
+  register: judged
+  failed_when: not judged.ok
+"""
+
+RETURN = r"""
+ok:
+  description: Whether nothing was found that would keep the service from starting.
+  returned: always
+  type: bool
+checked:
+  description: What was checked, C(options) and C(model).
+  returned: always
+  type: list
+  elements: str
+problem:
+  description: What is wrong, in vLLM's words where it has any.
+  returned: always
+  type: str
+  sample: "the engine refuses an option: unrecognized arguments: --max-modl-len 12"
+advice:
+  description: What to change.
+  returned: always
+  type: str
+note:
+  description: Why something could not be checked.
+  returned: always
+  type: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _vllm_config_check
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "image": {"type": "str", "required": True},
+            "command": {"type": "list", "elements": "str", "required": True},
+            "volumes": {"type": "list", "elements": "str", "default": []},
+            "env": {"type": "dict", "default": {}},
+            "timeout": {"type": "int", "default": 300},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    argv = ["docker", "run", "--rm", "--pull", "never", "--network", "none", "--entrypoint", "python3"]
+    for volume in params["volumes"]:
+        source, target = volume.split(":")[:2]
+        argv += ["--volume", "%s:%s:ro" % (source, target)]
+    # Values come from this process's environment, so that no command line shows them.
+    env = {str(name): str(value) for name, value in params["env"].items()}
+    for name in env:
+        argv += ["--env", name]
+    argv += [params["image"], "-c", _vllm_config_check.SCRIPT, str(params["timeout"]), "serve", *params["command"]]
+    rc, out, err = module.run_command(argv, environ_update=env)
+    module.exit_json(changed=False, **_vllm_config_check.judged(rc, out + "\n" + err))
+
+
+if __name__ == "__main__":
+    main()

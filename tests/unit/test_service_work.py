@@ -1,0 +1,238 @@
+"""What is to be done on a host, from the plan and from what runs there."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_work
+from ansible_collections.inferops.gpu_host.plugins.module_utils._service import normalize_services
+from ansible_collections.inferops.gpu_host.plugins.module_utils._service_work import Paths, option_changes, surplus
+
+PATHS = Paths("/data/models", "/etc/inferops/vllm", "/var/cache/inferops/vllm")
+SERVICE = {"name": "chat", "model": "a/chat", "port": 8000, "api_key": "sk-secret"}
+
+
+def plan_of(service, gpus=(0,), free=()):
+    nodes = [{"host": "gpu1", "node_rank": 0, "gpus": [{"uuid": f"GPU-{at}", "index": at} for at in gpus]}]
+    return {
+        "services": [
+            {
+                "name": service["name"],
+                "type": "chat",
+                "layout": {"tensor_parallel_size": len(gpus), "replicas": 1},
+                "engine": {"max_model_len": 4096},
+                "placements": [{"replica": 0, "port": service["port"], "nodes": nodes}],
+            }
+        ],
+        "gpus": [{"host": "gpu1", "index": at, "uuid": f"GPU-{at}", "services": ["chat"]} for at in gpus]
+        + [{"host": "gpu1", "index": at, "uuid": f"GPU-{at}", "services": []} for at in free],
+    }
+
+
+class Host:
+    """A host on which the work was carried out."""
+
+    def __init__(self):
+        self.found = {"containers": {}, "images": {}, "listening": [], "engine": "26.1"}
+
+    def wanted(self, service=SERVICE, plan=None):
+        return _service_work.wanted(plan or plan_of(service), normalize_services([service]), "gpu1", PATHS)
+
+    def decide(self, service=SERVICE, plan=None, **more):
+        plan = plan or plan_of(service)
+        items = self.wanted(service, plan)
+        (item,) = _service_work.decided(items, self.found, plan, "gpu1", PATHS, **more)
+        return item
+
+    def has(self, item, name=None, **more):
+        prefix = "io.github.inferops."
+        labels = {key[len(prefix) :]: value for key, value in item["arguments"]["labels"].items()}
+        container = {
+            "name": name or item["name"],
+            "image": item["image"],
+            "image_id": "sha256:1",
+            "labels": labels,
+            "ours": True,
+            "running": True,
+            "healthy": True,
+            "restarts": 0,
+        }
+        self.found["containers"][container["name"]] = dict(container, **more)
+        return self
+
+
+@pytest.fixture
+def serving():
+    host = Host()
+    return host.has(host.wanted()[0])
+
+
+def test_what_runs_as_wanted_is_left_alone(serving):
+    assert serving.decide()["action"] == "none"
+
+
+def test_what_is_not_there_is_made():
+    assert Host().decide()["action"] == "create"
+
+
+@pytest.mark.parametrize(
+    ("now", "action"),
+    [
+        ({"running": False, "healthy": False}, "start"),
+        ({"healthy": False}, "wait"),
+        ({"ours": False, "labels": {}}, "foreign"),
+    ],
+)
+def test_the_state_of_the_right_container(serving, now, action):
+    serving.found["containers"]["chat"].update(now)
+    assert serving.decide()["action"] == action
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"max_model_len": 2048}, "options of the engine"),
+        ({"api_key": "sk-other"}, "options of the engine"),
+        ({"image": "vllm/vllm-openai:v0.32.0"}, "image vllm/vllm-openai:v0.33.0 → vllm/vllm-openai:v0.32.0"),
+        ({"env": {"NCCL_DEBUG": "INFO"}}, "settings of the container"),
+    ],
+)
+def test_a_change_replaces_and_says_why(serving, change, why):
+    item = serving.decide(dict(SERVICE, **change))
+    assert (item["action"], why in item["why"]) == ("replace", True), item["why"]
+
+
+def test_other_gpus_are_the_plans_doing(serving):
+    item = serving.decide(plan=plan_of(SERVICE, gpus=(1,)))
+    assert (item["action"], item["why"]) == ("replace", "the plan")
+
+
+def test_a_plan_that_leads_to_the_same_container_changes_nothing(serving):
+    plan = plan_of(SERVICE)
+    plan["services"][0]["placements"][0]["nodes"][0]["gpus"][0]["index"] = 5  # the GPU is known by its UUID
+    assert serving.decide(plan=plan)["action"] == "none"
+
+
+def test_a_tag_that_moved_is_another_image(serving):
+    serving.found["images"] = {"vllm/vllm-openai:v0.33.0": "sha256:2"}
+    item = serving.decide()
+    assert (item["action"], item["why"]) == ("replace", "vllm/vllm-openai:v0.33.0 is another image now")
+
+
+def test_what_does_not_run_has_nothing_to_lose(serving):
+    serving.found["containers"]["chat"].update(running=False)
+    assert serving.decide(dict(SERVICE, max_model_len=2048))["action"] == "recreate"
+
+
+def test_what_failed_in_this_form_is_not_tried_again_unless_wanted(serving):
+    changed = dict(SERVICE, max_model_len=2048)
+    serving.has(serving.wanted(changed)[0], "chat.failed", running=False)
+    assert serving.decide(changed)["action"] == "refused"
+    assert serving.decide(changed, retry_failed=True)["action"] == "replace"
+    assert serving.decide(dict(SERVICE, max_model_len=1024))["action"] == "replace"
+
+
+# A play that ended in the middle of a replacement: chat.previous is what was proven last.
+
+
+def test_interrupted_before_the_successor_was_there(serving):
+    serving.found["containers"]["chat.previous"] = dict(serving.found["containers"].pop("chat"), running=False)
+    item = serving.decide(dict(SERVICE, max_model_len=2048))
+    assert (item["action"], item["recover"], item["discard"]) == ("replace", True, False)
+    assert serving.decide()["recover"]
+
+
+def test_interrupted_before_the_successor_had_answered(serving):
+    changed = dict(SERVICE, max_model_len=2048)
+    serving.found["containers"]["chat.previous"] = dict(serving.found["containers"].pop("chat"), running=False)
+    serving.has(serving.wanted(changed)[0])
+    assert serving.decide(changed)["action"] == "prove"
+    back = serving.decide()  # the change was taken back
+    assert (back["action"], back["recover"], back["discard"]) == ("start", True, True)
+
+
+def test_a_port_of_somebody_else():
+    host = Host()
+    host.found["listening"] = [8000]
+    assert host.decide()["port_taken"]
+
+
+def test_a_port_of_our_own_is_free_for_us(serving):
+    serving.found["listening"] = [8000]
+    assert not serving.decide(dict(SERVICE, max_model_len=2048))["port_taken"]
+
+
+# Side by side
+
+
+def test_a_candidate_has_a_port_and_gpus_of_its_own(serving):
+    serving.found["listening"] = [8000, 18000]
+    changed = dict(SERVICE, max_model_len=2048)
+    plan = plan_of(changed, free=(1, 2))
+    candidate = serving.decide(changed, plan, strategy="side_by_side")["candidate"]
+    assert candidate["name"] == "chat.candidate"
+    assert candidate["url"] == "http://127.0.0.1:18001"
+    assert json.loads(candidate["config"])["port"] == 18001
+    assert candidate["arguments"]["device_requests"][0]["device_ids"] == ["GPU-1"]
+    assert candidate["config_path"] != serving.decide(changed, plan)["config_path"]
+
+
+def test_no_room_for_a_candidate(serving):
+    changed = dict(SERVICE, max_model_len=2048)
+    candidate = serving.decide(changed, strategy="side_by_side")["candidate"]
+    assert "needs 1 free GPUs" in candidate["problem"] and "vllm_update_strategy" in candidate["problem"]
+
+
+# What is too much
+
+
+def test_replicas_that_the_plan_no_longer_has_go(serving):
+    serving.has(serving.wanted()[0], "chat-1").has(serving.wanted()[0], "chat.previous")
+    found = surplus(serving.found, serving.wanted(), normalize_services([SERVICE]), "vllm")
+    assert found == {"stop": [], "remove": ["chat-1"]}
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("stopped", {"stop": ["chat"], "remove": []}),
+        ("absent", {"stop": [], "remove": ["chat"]}),
+    ],
+)
+def test_states(serving, state, expected):
+    assert surplus(serving.found, [], normalize_services([dict(SERVICE, state=state)]), "vllm") == expected
+
+
+def test_containers_of_others_are_left_alone(serving):
+    others = normalize_services([dict(SERVICE, name="other")])
+    assert surplus(serving.found, [], others, "vllm") == {"stop": [], "remove": []}
+    found = copy.deepcopy(serving.found)
+    found["containers"]["chat"]["labels"]["engine"] = "text_embeddings_inference"
+    gone = normalize_services([dict(SERVICE, state="absent")])
+    assert surplus(found, [], gone, "vllm") == {"stop": [], "remove": []}
+
+
+def test_another_engine_takes_over(serving):
+    moved = normalize_services([dict(SERVICE, engine="text_embeddings_inference")])
+    assert surplus(serving.found, [], moved, "vllm")["remove"] == ["chat"]
+
+
+def test_the_key_is_in_the_file_and_nowhere_else(serving):
+    item = serving.decide()
+    assert "sk-secret" in item["config"]
+    assert "sk-secret" not in json.dumps([item["arguments"], item["service"], item["why"]])
+
+
+def test_option_changes_never_show_the_key():
+    before = json.dumps({"api-key": ["a"], "max-model-len": 2048, "enforce-eager": True})
+    after = json.dumps({"api-key": ["b"], "max-model-len": 4096, "dtype": "float16"})
+    assert option_changes(before, after) == [
+        "api-key: changed",
+        "dtype: not set → float16",
+        "enforce-eager: true → not set",
+        "max-model-len: 2048 → 4096",
+    ]
+    assert option_changes(None, after)[0] == "api-key: added"
