@@ -96,8 +96,10 @@ def _item(work, placement, host, paths, settings, api_key, peers=None, suffix=""
     labels = {**arguments["labels"], **{_container_state.LABEL + key: value for key, value in labels.items()}}
     arguments["labels"] = labels
     labels[_container_state.LABEL + "spec"] = digest_of(arguments)
-    # Only to tell why: a plan that leads to the same container is no reason to replace it.
+    # Only for people: a plan that leads to the same container is no reason to replace it.
     labels[_container_state.LABEL + "plan"] = digest_of([plan.get("layout"), plan.get("engine"), placement])
+    mine = [gpu for node in placement["nodes"] if node["host"] == host for gpu in node.get("gpus") or []]
+    labels[_container_state.LABEL + "gpus"] = ",".join(str(gpu.get("index")) for gpu in mine)
     return {
         "name": arguments["name"],
         "service": {key: value for key, value in service.items() if key != "api_key"},

@@ -13,13 +13,9 @@ author: "The inferops.gpu_host maintainers (@inferops)"
 description:
   - Looks at every container that this collection made, at the engine, and at what O(images), O(files), O(ports) and
     O(containers) name, all at once.
-attributes:
-  check_mode:
-    description: Changes nothing, so it runs in check mode as well.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
+  - inferops.gpu_host.attributes.info_module
 options:
   containers:
     description: Names of containers to look at too, whoever made them.

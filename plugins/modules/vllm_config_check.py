@@ -15,13 +15,9 @@ description:
     options and reads the model's configuration, and then ends.
   - It does not fail. RV(ok) is V(false) only for what would surely keep the service from starting.
   - Without the image on the host, nothing is checked and RV(note) says so.
-attributes:
-  check_mode:
-    description: The container leaves nothing behind, so it runs in check mode as well.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+extends_documentation_fragment:
+  - inferops.gpu_host.attributes
+  - inferops.gpu_host.attributes.info_module
 options:
   image:
     description: The image.
