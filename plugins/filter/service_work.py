@@ -16,11 +16,11 @@ def _of_engine(services, engine):
         normalized = normalize_services(services)
     except ServiceError as error:
         raise AnsibleFilterError(f"inference_services: {error}") from error
-    return normalized, [service for service in normalized if service["engine"] == engine]
+    return [service for service in normalized if service["engine"] == engine]
 
 
 def _service_questions(plan, services, host, paths, engine="vllm", images=None):
-    _all, ours = _of_engine(services, engine)
+    ours = _of_engine(services, engine)
     return _service_work.questions(plan or {}, ours, host, _service_work.Paths(**paths), images)
 
 
@@ -39,7 +39,7 @@ def _service_work_of_host(
     retry_failed=False,
     peers=None,
 ):
-    everything, ours = _of_engine(services, engine)
+    ours = _of_engine(services, engine)
     plan, where = plan or {}, _service_work.Paths(**paths)
     settings = dict({"docker_version": found.get("engine")}, **(settings or {}))
     try:
@@ -47,12 +47,13 @@ def _service_work_of_host(
         items = _service_work.decided(items, found, plan, host, where, settings, api_key, strategy, retry_failed)
     except (_vllm_options.OptionError, _vllm_container.ContainerError) as error:
         raise AnsibleFilterError(str(error)) from error
-    return {"items": items, **_service_work.surplus(found, items, everything, engine)}
+    return {"items": items, **_service_work.surplus(found, items, ours)}
 
 
 class FilterModule:
     def filters(self):
         return {
+            "engine_options": _service_work.options_of,
             "option_changes": _service_work.option_changes,
             "service_questions": _service_questions,
             "service_work": _service_work_of_host,

@@ -256,6 +256,8 @@ class _Run:
         if reply.status in (401, 403):
             given = "the API key was refused" if self.endpoint.api_key else "it wants an API key and none was given"
             return self.add("models", False, f"{given} ({reply.complaint()})")
+        if reply.status in (404, 405) and self._info():
+            return True
         if reply.status != 200:
             return self.add("models", False, f"no list of models: {reply.complaint()}")
         entries = (reply.data or {}).get("data") if isinstance(reply.data, dict) else None
@@ -269,6 +271,18 @@ class _Run:
         if length:
             self.figures["max_model_len"] = length
         return self.add("models", True, ", ".join(map(str, served)))
+
+    def _info(self):
+        """text-embeddings-inference has no list of models: it serves one, whatever a client calls it."""
+        info = self.endpoint.get("/info").data
+        if not isinstance(info, dict) or not info.get("model_id"):
+            return False
+        self.model = self.model or info["model_id"]
+        if info.get("max_input_length"):
+            self.figures["max_model_len"] = info["max_input_length"]
+        if info.get("version"):
+            self.figures["engine_version"] = f"text-embeddings-inference {info['version']}"
+        return self.add("models", True, str(info["model_id"]))
 
     # Text
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _groups
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _groups, _tei_container
 from ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_options import version_tuple
 
 # The image of a service that names none, by accelerator. `cpu` is built by the container_image role,
@@ -14,6 +14,7 @@ DEFAULT_IMAGES = {
     "cuda": "vllm/vllm-openai:v0.33.0",
     "cpu": "inferops/vllm-cpu:0.32.0",
     "ray": "inferops/vllm-ray:0.33.0",
+    "text_embeddings_inference": "ghcr.io/huggingface/text-embeddings-inference:1.9",
 }
 _BUILT = ("ray",)
 
@@ -38,7 +39,7 @@ def on_host(plan, services, host, images=None, options=None):
                 work.append(
                     {
                         "service": service,
-                        "image": image_of(service, images, len(placement["nodes"])),
+                        "image": image_of(service, images, len(placement["nodes"]), entry.get("gpu")),
                         "plan": dict(entry, engine=engine),
                         "placement": placement,
                     }
@@ -57,7 +58,7 @@ def gpu_services(work, host):
             {
                 "name": item["service"]["name"],
                 "image": item["image"],
-                "engine_version": item["service"]["engine_version"],
+                "engine_version": item["service"]["engine_version"] if item["service"]["engine"] == "vllm" else None,
                 "dtype": item["plan"]["engine"].get("dtype"),
                 "quantization": item["plan"].get("quantization"),
                 "gpus": [],
@@ -68,11 +69,13 @@ def gpu_services(work, host):
     return list(services.values())
 
 
-def image_of(service, images=None, hosts=1):
-    """The image of a normalized service on so many hosts: its own, or that of its accelerator."""
+def image_of(service, images=None, hosts=1, gpu=None):
+    """The image of a normalized service on so many hosts: its own, or that of its engine, accelerator and GPU."""
     if service["image"]:
         return service["image"]
     images = dict(DEFAULT_IMAGES, **(images or {}))
+    if service["engine"] == "text_embeddings_inference":
+        return _tei_container.image(images["text_embeddings_inference"], service["accelerator"], gpu)
     image = images[service["accelerator"]]
     if hosts > 1 and service["distributed_executor_backend"] == "ray" and service["accelerator"] == "cuda":
         version = version_tuple(_groups.engine_version(service, image))

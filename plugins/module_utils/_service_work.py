@@ -15,16 +15,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import (
     _container_state,
     _groups,
     _placements,
+    _tei_container,
     _vllm_container,
 )
 
 PREVIOUS, CANDIDATE, FAILED = ".previous", ".candidate", ".failed"
 CANDIDATE_PORTS = range(18000, 19000)
+
+
+_ENGINES = {"vllm": _vllm_container, "text_embeddings_inference": _tei_container}
 
 
 def digest_of(value):
@@ -71,9 +76,10 @@ def _item(work, placement, host, paths, settings, api_key, peers=None, suffix=""
     service, plan = work["service"], work["plan"]
     name = _vllm_container.container_name(service, placement, plan)
     version = _groups.engine_version(service, work["image"])
-    config = _vllm_container.config_file(service, plan, placement, version, settings, api_key)
-    path = f"{paths.config_dir(service['name'])}/{name}{suffix}.{config['digest']}.yaml"
-    arguments = _vllm_container.container_args(
+    engine = _ENGINES[service["engine"]]
+    config = engine.config_file(service, plan, placement, version, settings, api_key)
+    path = f"{paths.config_dir(service['name'])}/{name}{suffix}.{config['digest']}.{engine.EXTENSION}"
+    arguments = engine.container_args(
         placement,
         service,
         host,
@@ -225,18 +231,16 @@ def _candidate(item, found, plan, host, paths, settings, api_key):
     return dict(candidate, previous=False, recover=False, now=None)
 
 
-def surplus(found, items, services, engine):
-    """Which of the engine's containers are to be stopped and which removed: {stop: [names], remove: [names]}.
+def surplus(found, items, services):
+    """Which containers of these services are to be stopped and which removed: {stop: [names], remove: [names]}.
 
     A replica that the plan no longer has on this host goes; a service that nobody declares is left alone.
     """
-    states = {service["name"]: service["state"] if service["engine"] == engine else "absent" for service in services}
+    states = {service["name"]: service["state"] for service in services}
     kept = {item["name"] + suffix for item in items for suffix in ("", PREVIOUS, FAILED)}
     stop, remove = [], []
     for name, container in sorted(found["containers"].items()):
-        if not container["ours"] or container["labels"].get("engine", engine) != engine:
-            continue
-        state = states.get(container["labels"]["service"])
+        state = states.get(container["labels"].get("service")) if container["ours"] else None
         if state == "absent" or (state == "started" and name not in kept):
             remove.append(name)
         elif state == "stopped" and container["running"]:
@@ -244,9 +248,18 @@ def surplus(found, items, services, engine):
     return {"stop": stop, "remove": remove}
 
 
+def options_of(text):
+    """A configuration file of the engine as a mapping; what is no JSON holds the key alone."""
+    try:
+        return json.loads(text or "{}")
+    except ValueError:
+        words = shlex.split(text.partition("API_KEY=")[2])
+        return {"api-key": words[:1]} if words and words[0] else {}
+
+
 def option_changes(before, after):
     """What changed between two configuration files of the engine, one line each, without the API key."""
-    before, after = (json.loads(text) if text else {} for text in (before, after))
+    before, after = options_of(before), options_of(after)
     lines = []
     for name in sorted(set(before) | set(after)):
         old, new = before.get(name), after.get(name)

@@ -15,6 +15,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GI
 
 CONFIG_PATH = "/etc/vllm/config.yaml"  # the loader wants .yaml or .yml
 CACHE_PATH = "/root/.cache/vllm"
+EXTENSION = "yaml"
 MEMBER_PATH = "/etc/vllm/group_member.py"
 MEMBER_ON_HOST = "/etc/inferops/group_member.py"  # the role peers puts it there
 LABEL = "io.github.inferops."
@@ -136,24 +137,38 @@ def container_args(
     model_dir: the model's directory, mounted read-only at the same path.
     peers: {host: {address, interface, rdma}} of the hosts of a placement on several; see _network.resolve.
     """
+    arguments = frame(placement, service, host, image, model_dir, config, plan, settings)
     settings = _settings(settings)
     node = _node(placement, service, host)
-    network = _network_mode(service, placement, settings)
-    port = _port(service, placement)
-    name = container_name(service, placement, plan)
-    arguments = {
-        "name": name,
-        "image": image,
+    arguments.update(
         # Up to 0.11.0 the images start the API server directly, and that one puts --config in the wrong place.
-        "entrypoint": ["vllm", "serve"],
-        "command": serve_arguments(model_dir, config),
-        "env": _environment(service, plan, settings),
-        "volumes": [
+        entrypoint=["vllm", "serve"],
+        command=serve_arguments(model_dir, config),
+        env={**arguments["env"], **_environment(service, plan, settings)},
+        volumes=[
             f"{model_dir}:{model_dir}:ro",
             f"{config_path}:{CONFIG_PATH}:ro",
             f"{cache_dir}:{CACHE_PATH}",
-            *settings["volumes"],
+            *arguments["volumes"],
         ],
+    )
+    probe = _health_probe(service, _port(service, placement), arguments["network_mode"])
+    arguments["healthcheck"]["test"] = ["CMD-SHELL", f'python3 -c "{probe}" 2>/dev/null']
+    if _several_hosts(placement):
+        _join_group(arguments, placement, service, node, config, settings, peers or {})
+    return with_operators_wishes(arguments, service)
+
+
+def frame(placement, service, host, image, model_dir, config, plan=None, settings=None):
+    """What the containers of all engines have in common, before what the operator says under `container:`."""
+    settings = _settings(settings)
+    node = _node(placement, service, host)
+    network = _network_mode(service, placement, settings)
+    arguments = {
+        "name": container_name(service, placement, plan),
+        "image": image,
+        "env": {**settings["env"], **(service.get("env") or {})},
+        "volumes": list(settings["volumes"]),
         "network_mode": network,
         "restart_policy": settings["restart_policy"],
         "stop_timeout": settings["stop_timeout"],
@@ -166,16 +181,10 @@ def container_args(
             LABEL + "config": config["digest"],
             **settings["labels"],
         },
-        "healthcheck": {
-            "test": ["CMD-SHELL", f'python3 -c "{_health_probe(service, port, network)}" 2>/dev/null'],
-            "interval": "10s",
-            "timeout": "10s",
-            "retries": 3,
-            "start_period": settings["start_period"],
-        },
+        "healthcheck": {"interval": "10s", "timeout": "10s", "retries": 3, "start_period": settings["start_period"]},
     }
     if network != "host":
-        arguments["published_ports"] = [_published(service.get("bind_address"), port)]
+        arguments["published_ports"] = [_published(service.get("bind_address"), _port(service, placement))]
     if settings["shm_size"]:
         arguments["shm_size"] = settings["shm_size"]
     elif settings["ipc_mode"]:
@@ -185,9 +194,7 @@ def container_args(
     if service.get("accelerator", "cuda") == "cuda":
         arguments["device_requests"], environment = _gpu_request(node, settings)
         arguments["env"] = {**environment, **arguments["env"]}
-    if _several_hosts(placement):
-        _join_group(arguments, placement, service, node, config, settings, peers or {})
-    return _with_operators_wishes(arguments, service)
+    return arguments
 
 
 container_name = _groups.name
@@ -377,7 +384,7 @@ def _health_probe(service, port, network):
     return f"import {imports}; r.build_opener(r.ProxyHandler({{}}){handler}).open('{url}', timeout=8)"
 
 
-def _with_operators_wishes(arguments, service):
+def with_operators_wishes(arguments, service):
     """`container:` of the service on top: mappings are merged, lists appended, anything else replaced."""
     wishes = dict(service.get("container") or {})
     for key in wishes:

@@ -11,7 +11,7 @@ short_description: See which services run on a host, and what they would need
 version_added: "0.1.0"
 author: "The inferops.gpu_host maintainers (@inferops)"
 description:
-  - Looks at every container that this collection made, at the engine, and at what O(images), O(files), O(ports) and
+  - Looks at every container that this collection made, at the engine, and at what O(images), O(files) and
     O(containers) name, all at once.
 extends_documentation_fragment:
   - inferops.gpu_host.attributes

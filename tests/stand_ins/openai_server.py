@@ -27,6 +27,7 @@ FAULTS = (
     "one_chunk",  # a "stream" that is one piece
     "redirects",  # sends every GET elsewhere
     "reversed_order",  # unrelated texts come out closest
+    "tei",  # no fault: the routes of text-embeddings-inference, which knows no names of models
     "stream_error",  # 200, then an error as an event
     "short_embeddings",  # one vector too few
     "blind",  # does not look at the picture
@@ -83,9 +84,11 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200, *pages[self.path])
         elif self.path == "/health":
             self._send(200, "text/plain", "")
-        elif self.path == "/version":
+        elif self.path == "/version" and not self._has("tei"):
             self._json(200, {"version": "0.0.0-stand-in"})
-        elif self.path == "/v1/models":
+        elif self.path == "/info" and self._has("tei"):
+            self._json(200, {"model_id": "/models/demo", "max_input_length": 512, "version": "1.9.0"})
+        elif self.path == "/v1/models" and not self._has("tei"):
             if self._allowed():
                 entry = {"id": self.server.model, "object": "model", "max_model_len": 4096}
                 self._json(200, {"object": "list", "data": [entry]})
@@ -102,6 +105,9 @@ class Handler(BaseHTTPRequestHandler):
             "/v1/rerank": self._rerank,
             "/rerank": self._rerank,
         }
+        if self._has("tei"):
+            body.pop("model", None)
+            del routes["/v1/rerank"]
         if self.path not in routes:
             self._json(404, {"detail": "Not Found"})
         elif self.path in self.server.open_routes or self._allowed():

@@ -153,3 +153,23 @@ def test_module_fails_with_the_checks_and_without_the_key(tmp_path):
     assert "chat: the answer is empty" in result["msg"]
     assert "chat" in result["errors"]
     assert KEY not in done.stdout.decode()
+
+
+@pytest.mark.parametrize("type", _inference_check.TYPES)
+def test_briefly_only_the_work_itself_is_proven(type):
+    with StandIn() as stand_in:
+        result = run(stand_in, type=type, brief=True)
+        asked = [path for _method, path, _body in stand_in.requests]
+    assert result["ok"] and 2 <= len(asked) <= 4
+    with StandIn(faults=["engine_dead"]) as stand_in:
+        assert not run(stand_in, type=type, brief=True)["ok"]
+
+
+@pytest.mark.parametrize("type", ["embedding", "rerank"])
+def test_text_embeddings_inference(type):
+    with StandIn(faults=["tei"], open_routes=(), api_key="k") as stand_in:
+        result = run(stand_in, type=type, api_key="k")
+        assert result["ok"], result["checks"]
+        assert result["figures"]["max_model_len"] == 512
+        assert result["figures"]["engine_version"] == "text-embeddings-inference 1.9.0"
+        assert run(stand_in, type=type, model="whatever a client says", api_key="k")["ok"]

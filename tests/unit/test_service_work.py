@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 
 import pytest
@@ -191,7 +190,7 @@ def test_no_room_for_a_candidate(serving):
 
 def test_replicas_that_the_plan_no_longer_has_go(serving):
     serving.has(serving.wanted()[0], "chat-1").has(serving.wanted()[0], "chat.previous")
-    found = surplus(serving.found, serving.wanted(), normalize_services([SERVICE]), "vllm")
+    found = surplus(serving.found, serving.wanted(), normalize_services([SERVICE]))
     assert found == {"stop": [], "remove": ["chat-1"]}
 
 
@@ -203,21 +202,19 @@ def test_replicas_that_the_plan_no_longer_has_go(serving):
     ],
 )
 def test_states(serving, state, expected):
-    assert surplus(serving.found, [], normalize_services([dict(SERVICE, state=state)]), "vllm") == expected
+    assert surplus(serving.found, [], normalize_services([dict(SERVICE, state=state)])) == expected
 
 
 def test_containers_of_others_are_left_alone(serving):
     others = normalize_services([dict(SERVICE, name="other")])
-    assert surplus(serving.found, [], others, "vllm") == {"stop": [], "remove": []}
-    found = copy.deepcopy(serving.found)
-    found["containers"]["chat"]["labels"]["engine"] = "text_embeddings_inference"
-    gone = normalize_services([dict(SERVICE, state="absent")])
-    assert surplus(found, [], gone, "vllm") == {"stop": [], "remove": []}
+    assert surplus(serving.found, [], others) == {"stop": [], "remove": []}
 
 
-def test_another_engine_takes_over(serving):
-    moved = normalize_services([dict(SERVICE, engine="text_embeddings_inference")])
-    assert surplus(serving.found, [], moved, "vllm")["remove"] == ["chat"]
+def test_another_engine_takes_over_what_runs(serving):
+    nodes = [{"host": "gpu1", "gpus": [{"uuid": "GPU-0", "index": 0}]}]
+    plan = {"services": [{"name": "chat", "type": "embedding", "placements": [{"port": 8000, "nodes": nodes}]}]}
+    item = serving.decide(dict(SERVICE, engine="text_embeddings_inference"), plan)
+    assert item["action"] == "replace"
 
 
 def test_the_key_is_in_the_file_and_nowhere_else(serving):
