@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _groups, _network, _placements, _sameness
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _groups, _network, _placements, _ray, _sameness
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import ServiceError, normalize_services
 
 
@@ -59,6 +59,24 @@ def _peer_targets(groups, peers, probes, host):
     return _network.connections(groups, peers, probes).get(host, [])
 
 
+def _ray_group(cluster, offset=0):
+    """A Ray cluster that stands alone, as a group for the role peers."""
+    ports = _groups.ray_ports(int(offset))
+    every = {f"ray {name}": ports[name] for name in ("node manager", "object manager", "worker")}
+    return {
+        "name": cluster["name"],
+        "hosts": list(cluster["hosts"]),
+        "head": cluster["hosts"][0],
+        "state": "started",
+        "image": cluster["image"],
+        "ports": {"head": {} if cluster.get("address") else {"ray": ports["ray"]}, "every": every},
+    }
+
+
+def _ray_container_args(cluster, host, peers, gpus=(), offset=0, gpu_injection="nvidia"):
+    return _ray.container_args(cluster, host, peers, _groups.ray_ports(int(offset)), gpus, gpu_injection)
+
+
 class FilterModule:
     def filters(self):
         return {
@@ -67,5 +85,7 @@ class FilterModule:
             "peer_ports": _peer_ports,
             "peer_targets": _peer_targets,
             "blocked_connections": _network.blocked,
+            "ray_group": _ray_group,
+            "ray_container_args": _ray_container_args,
             "software_differences": _sameness.differences,
         }

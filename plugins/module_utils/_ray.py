@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _network
+
 _OBJECT_STORE = 4 * 1024**3  # vLLM passes little through it; the default takes a third of the memory
 
 
@@ -65,8 +67,8 @@ def parse_nodes(output):
     return None
 
 
-def differences(nodes, expected):
-    """What keeps a cluster from being as expected, in words: both are {address: GPUs}."""
+def differences(nodes, expected, strangers=False):
+    """What keeps a cluster from being as expected, in words: both are {address: GPUs}. strangers: others may join."""
     if nodes is None:
         return ["the head does not answer"]
     lines = [f"{address} has not joined" for address in expected if address not in nodes]
@@ -75,7 +77,57 @@ def differences(nodes, expected):
         for address, gpus in expected.items()
         if address in nodes and nodes[address] != gpus
     ]
-    strangers = sorted(set(nodes) - set(expected))
-    if strangers:
-        lines.append(f"{', '.join(strangers)} joined without being asked")
+    others = sorted(set(nodes) - set(expected))
+    if others and not strangers:
+        lines.append(f"{', '.join(others)} joined without being asked")
     return lines
+
+
+# The container of a node
+
+
+LABEL = "io.github.inferops.ray"
+
+
+def container_args(cluster, host, peers, ports, gpus=(), gpu_injection="nvidia"):
+    """Arguments of community.docker.docker_container for one node of a cluster that stands alone.
+
+    cluster: {name, hosts, image, address, dashboard, env, volumes, shm_size}; address: one to join, or None.
+    gpus: UUIDs of the GPUs that this node offers.
+    """
+    own, head = peers[host], peers[cluster["hosts"][0]]
+    leads = not cluster.get("address") and host == cluster["hosts"][0]
+    joins = None if leads else cluster.get("address") or f"{head['address']}:{ports['ray']}"
+    start = start_arguments(own["address"], ports, joins, len(gpus), cluster.get("dashboard"))
+    arguments = {
+        "name": cluster["name"],
+        "image": cluster["image"],
+        "entrypoint": start[:1],
+        "command": [*start[1:], "--block"],
+        "network_mode": "host",
+        "restart_policy": "unless-stopped",
+        "labels": {LABEL: cluster["name"]},
+        "env": {
+            **_network.environment(host, peers, "cuda" if gpus else "cpu"),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            **(cluster.get("env") or {}),
+        },
+        "volumes": list(cluster.get("volumes") or []),
+        "log_driver": "json-file",
+        "log_options": {"max-size": "100m", "max-file": "5"},
+    }
+    if cluster.get("shm_size"):
+        arguments["shm_size"] = cluster["shm_size"]
+    else:
+        arguments["ipc_mode"] = "host"
+    if gpus:
+        arguments["device_requests"] = [
+            {"driver": "cdi", "device_ids": [f"nvidia.com/gpu={gpu}" for gpu in gpus]}
+            if gpu_injection == "cdi"
+            else {"driver": "nvidia", "device_ids": list(gpus), "capabilities": [["gpu"]]}
+        ]
+    if own["rdma"]:
+        arguments["devices"] = ["/dev/infiniband:/dev/infiniband"]
+        arguments["capabilities"] = ["IPC_LOCK"]
+        arguments["ulimits"] = ["memlock:-1:-1"]
+    return arguments

@@ -22,9 +22,8 @@ options:
     type: str
     required: true
   model_dir:
-    description: The directory of the model that would be served.
+    description: The directory of the model that would be served, if any.
     type: path
-    required: true
 """
 
 EXAMPLES = r"""
@@ -71,7 +70,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._sameness import
 
 def weights(directory):
     """(identity, problem) of a model's files."""
-    if not os.path.isdir(directory):
+    if not directory or not os.path.isdir(directory):
         return None, None
     manifest = _model_snapshot.read_manifest(directory)
     if manifest is None:
@@ -105,7 +104,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "image": {"type": "str", "required": True},
-            "model_dir": {"type": "path", "required": True},
+            "model_dir": {"type": "path"},
         },
         supports_check_mode=True,
     )

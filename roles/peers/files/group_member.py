@@ -63,12 +63,12 @@ class Reminder:
     """Tells why nothing happens, at once and then now and again."""
 
     def __init__(self):
-        self.next = 0.0
+        self.told = {}
 
     def __call__(self, text):
-        if time.monotonic() >= self.next:
+        if time.monotonic() >= self.told.get(text, 0) + TELL_EVERY or text not in self.told:
             tell(text)
-            self.next = time.monotonic() + TELL_EVERY
+            self.told[text] = time.monotonic()
 
 
 class Head:
