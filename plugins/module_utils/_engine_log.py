@@ -289,6 +289,13 @@ CAUSES = (
         "give the host more memory, or the service less (VLLM_CPU_KVCACHE_SPACE in its env, on CPUs)",
     ),
     _Cause(
+        "group_broken",
+        r"(rank \d+|the head) at (\S+) (is gone|has started anew)",
+        "{0} of the group, at {1}, ended or was lost, so all of its members start anew",
+        "hosts",
+        "look for the reason on that host: docker logs, dmesg, its network",
+    ),
+    _Cause(
         "engine_died",
         r"EngineDeadError|EngineCore encountered an issue",
         "the engine died while it served",
@@ -296,6 +303,9 @@ CAUSES = (
         "look above this line in the log for the reason",
     ),
 )
+# NCCL's own words with NCCL_DEBUG=INFO: the ways of its channels, or at least the network that it chose
+_WAY = re.compile(r"NCCL INFO .* via NET/(\w+)/\d+(/GDRDMA)?")
+_NETWORK = re.compile(r"NCCL INFO (?:Using network (\w+)|NET/(\w+)\s*: Using)")
 _EXIT_CODES = {
     132: ("illegal_instruction", "the CPU lacks an instruction that the image uses", "image"),
     137: ("killed", "the process was killed, mostly because the host ran out of memory", "container"),
@@ -304,7 +314,7 @@ _EXCEPTION = re.compile(r"^\s*(?:[\w.]+\.)?(\w*(?:Error|Exception|Interrupt)): (
 
 
 def parse(text, exit_code=None):
-    """{progress, allocated, failure} of a log; failure is None unless the log or the exit code shows one."""
+    """{progress, allocated, failure, transport} of a log; failure is None unless the log or the exit code shows one."""
     runs = _runs(text)
     last = runs[-1]
     progress = _progress(last)
@@ -313,7 +323,22 @@ def parse(text, exit_code=None):
         # In a crash loop the newest start has nothing to say yet.
         failure = _failure(last, exit_code) or (_failure(runs[-2], exit_code) if len(runs) > 1 else None)
         failure = failure or _from_exit_code(exit_code)
-    return {"progress": progress, "allocated": _allocated(last), "failure": failure}
+    return {"progress": progress, "allocated": _allocated(last), "failure": failure, "transport": _transport(last)}
+
+
+def _transport(run):
+    """How NCCL crosses hosts: {network, gpu_direct, text}, or None where the log does not say."""
+    ways = [match.groups() for match in (_WAY.search(line) for _process, _level, line in run) if match]
+    chosen = [match for match in (_NETWORK.search(line) for _process, _level, line in run) if match]
+    if not ways and not chosen:
+        return None
+    network = ways[0][0] if ways else chosen[-1].group(1) or chosen[-1].group(2)
+    gpu_direct = any(way[1] for way in ways)
+    if network == "Socket":
+        text = "sockets: no RDMA, so expect much less throughput between the hosts"
+    else:
+        text = f"{'RDMA' if network == 'IB' else network}, {'with' if gpu_direct else 'without'} GPUDirect"
+    return {"network": network, "gpu_direct": gpu_direct, "text": text}
 
 
 def _runs(text):

@@ -63,6 +63,12 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+transport:
+  description: >-
+    How NCCL crosses hosts, C(network) such as V(IB) or V(Socket), C(gpu_direct) and C(text).
+    Only with V(NCCL_DEBUG=INFO), which services on several hosts have.
+  returned: when the log says it
+  type: dict
 progress:
   description: How far the last start has come.
   returned: always

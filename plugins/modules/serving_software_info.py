@@ -44,6 +44,8 @@ software:
   type: dict
   contains:
     architecture: {description: "Such as V(x86_64).", type: str}
+    ray: {description: Version of Ray in the image., type: str}
+    vllm: {description: Version of vLLM in the image., type: str}
     docker: {description: Version of the engine., type: str}
     driver: {description: Version of the NVIDIA driver., type: str}
     image: {description: Identity of the image., type: str}
@@ -57,6 +59,7 @@ problems:
 """
 
 import hashlib
+import json
 import os
 import platform
 import urllib.parse
@@ -92,6 +95,23 @@ def image_identity(docker, name):
     return "built from " + built_from if built_from else image["Id"]
 
 
+# Reads what is installed without importing it, so it needs no GPU and takes a second.
+_VERSIONS = """
+import importlib.metadata, json
+found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+print(json.dumps({name: found.get(name) for name in ("vllm", "ray")}))
+"""
+
+
+def versions_in(docker, image):
+    """{vllm, ray} in an image that is here; None where the image has none, or no Python to ask."""
+    alone = ["docker", "run", "--rm", "--network", "none", "--entrypoint", "python3"]
+    try:
+        return json.loads(docker.run([*alone, image, "-c", _VERSIONS])[1].strip().splitlines()[-1])
+    except (IndexError, ValueError):
+        return {"vllm": None, "ray": None}
+
+
 def driver():
     try:
         with open("/sys/module/nvidia/version", encoding="ascii") as stream:
@@ -110,14 +130,18 @@ def main():
     )
     docker = DockerHost(module)
     identity, problem = weights(module.params["model_dir"])
+    image = image_identity(docker, module.params["image"])
+    versions = versions_in(docker, module.params["image"]) if image else {"vllm": None, "ray": None}
     module.exit_json(
         changed=False,
         software={
             "architecture": platform.machine(),
             "docker": (docker.get("/version") or {}).get("Version"),
             "driver": driver(),
-            "image": image_identity(docker, module.params["image"]),
+            "image": image,
+            "ray": versions["ray"],
             "toolkit": parse_toolkit(docker.run(["nvidia-ctk", "--version"])[1]),
+            "vllm": versions["vllm"],
             "weights": identity,
         },
         problems={"weights": problem} if problem else {},

@@ -294,3 +294,43 @@ def test_compare_with_a_log_that_tells_nothing():
         "advice": [],
         "table": [],
     }
+
+
+@pytest.mark.parametrize(
+    ("lines", "network", "gpu_direct", "words"),
+    [
+        (
+            [
+                "gpu1:187:187 [0] NCCL INFO NET/IB : Using [0]mlx5_0:1/IB [1]mlx5_1:1/IB [RO]; OOB eth0:10.0.0.1<0>",
+                "gpu1:187:312 [0] NCCL INFO Channel 00/0 : 15[7] -> 0[0] [receive] via NET/IB/0/GDRDMA",
+            ],
+            "IB",
+            True,
+            "RDMA, with GPUDirect",
+        ),
+        (["gpu1:187:312 [0] NCCL INFO Using network IB"], "IB", False, "without GPUDirect"),
+        (
+            [
+                "gpu1:187:187 [0] NCCL INFO NET/Socket : Using [0]eth0:10.0.0.1<0>",
+                "gpu1:187:312 [0] NCCL INFO Channel 00/0 : 1[1] -> 2[0] [send] via NET/Socket/0",
+            ],
+            "Socket",
+            False,
+            "no RDMA",
+        ),
+    ],
+)
+def test_how_nccl_crosses_hosts(lines, network, gpu_direct, words):
+    start = "(Worker_TP0 pid=187) INFO 11-21 08:15:57 [parallel_state.py:1906] world_size=16 rank=0"
+    transport = _engine_log.parse("\n".join([start, *lines]))["transport"]
+    assert (transport["network"], transport["gpu_direct"]) == (network, gpu_direct) and words in transport["text"]
+
+
+def test_without_nccl_there_is_no_transport():
+    assert _engine_log.parse("INFO 11-21 08:15:57 [x.py:1] hello")["transport"] is None
+
+
+def test_a_broken_group_points_to_the_member_that_was_lost():
+    line = "ERROR 11-21 12:16:22 [group_member.py:1] demo: rank 1 at 10.0.0.2 is gone; the whole group starts anew"
+    failure = _engine_log.parse(line, exit_code=75)["failure"]
+    assert failure["cause"] == "group_broken" and "rank 1" in failure["message"] and "10.0.0.2" in failure["message"]

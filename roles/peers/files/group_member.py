@@ -34,8 +34,9 @@ class Broken(Exception):
     """The group cannot go on; all its members start anew."""
 
 
-def tell(text):
-    print("INFO %s [group_member.py:1] %s" % (time.strftime("%m-%d %H:%M:%S"), text), flush=True)
+def tell(text, level="INFO"):
+    """As vLLM would say it, so that whoever reads its log reads this too."""
+    print("%s %s [group_member.py:1] %s" % (level, time.strftime("%m-%d %H:%M:%S"), text), flush=True)
 
 
 def keep_alive(connection):
@@ -235,7 +236,7 @@ def main():
     try:
         code = run(member, command)
     except Broken as reason:
-        tell("%s: %s; the whole group starts anew" % (options.name, reason))
+        tell("%s: %s; the whole group starts anew" % (options.name, reason), "ERROR")
         return 75
     tell("%s: %s ended with code %d" % (options.name, command[0], code))
     return code
