@@ -165,7 +165,7 @@ def _by_route(host, routes, candidates, peers):
     if len(ways) > 1:
         told = ", ".join(f"{source} to {' and '.join(to)}" for source, to in sorted(ways.items()))
         raise _Unresolved(f"{host} would use several addresses: {told}. Set inference_network to the subnet to use")
-    ((source, to),) = ways.items()
+    source, to = next(iter(ways.items()))
     for address, interface in candidates:
         if str(address.ip) == source:
             if interface["kind"] == "bridge":

@@ -79,7 +79,7 @@ bytes_sent:
   returned: when it has served
 """
 
-import os
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -101,7 +101,7 @@ def main():
     args = module.params
     if module.check_mode:
         module.exit_json(changed=False)
-    secret = os.path.expanduser(f"~/.cache/inferops/model-share-{args['port']}")
+    secret = str(Path.home() / ".cache" / "inferops" / f"model-share-{args['port']}")
     try:
         server = share(
             (args["address"], args["port"]),
