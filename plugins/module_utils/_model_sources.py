@@ -89,9 +89,16 @@ class GeneratedSource(LocalSource):
         super().__init__(scratch, workers)
 
     def listing(self):
+        self.generate()
+        return super().listing()
+
+    def fetch(self, missing, staging, _resolved, watch):
+        self.generate()  # a repair goes by the manifest and asks for no listing
+        super().fetch(missing, staging, _resolved, watch)
+
+    def generate(self):
         os.makedirs(self.path, exist_ok=True)
         write_demo_model(self.path)
-        return super().listing()
 
 
 # --- over HTTP -----------------------------------------------------------------------------------------------

@@ -130,6 +130,20 @@ def test_only_the_damaged_file_is_fetched_again(hub, directory, damage):
     assert hub.listings == 0
 
 
+def test_the_generated_model_is_repaired(tmp_path, directory):
+    request = {"source": "generated", "model": "org/name", "revision": None, "include": [], "exclude": []}
+
+    def run(scratch):
+        source = sources.GeneratedSource(str(tmp_path / scratch))
+        return Snapshot(Places(str(directory)), source, request, OPTIONS, Progress(None)).ensure()
+
+    run("first")
+    whole = content(directory)
+    (directory / "model.safetensors").write_bytes(b"cut")
+    assert run("second")["quarantined"] == ["model.safetensors"]
+    assert content(directory) == whole
+
+
 def test_a_file_written_after_publishing_is_read(hub, directory):
     ensure(hub, directory)
     victim = directory / "model-1.safetensors"
