@@ -63,6 +63,8 @@ _PHASES = (
 )
 _BAR = re.compile(r"(Loading safetensors[\w ]*|Loading pt[\w ]*|Capturing CUDA graph[^:]*):\s+(\d+)%.*?(\d+)/(\d+)")
 
+_MEMBER = re.compile(r"\S+ (waits for \S+ \(rank \d+\))")
+
 
 class _Cause:
     def __init__(self, name, pattern, message, variable, advice):
@@ -383,6 +385,9 @@ def _progress(run):
         "ready": "ready",
     }
     text = words[phase] + (f", {done} of {total}" if total else "")
+    if phase == "created":
+        # A member of a group, which waits for the others before it starts the engine.
+        text = next((found.group(1) for found in map(_MEMBER.search, reversed(_lines(run))) if found), text)
     return {"phase": phase, "done": done, "total": total, "text": text}
 
 

@@ -20,13 +20,16 @@ _BUILT = ("ray",)
 
 
 def on_host(plan, services, host, images=None, options=None):
-    """The work of one host: [{service, image, plan, placement}], one for each replica that has a node there.
+    """The work of one host: [{service, image, plan, placement, round}], one for each replica that has a node there.
 
     services: as normalize_services returns them; absent ones are no work.
     images: {accelerator: image} over DEFAULT_IMAGES.
     options: {accelerator: engine options} below what the plan and the service say.
+    `round`: when all hosts go through their rounds together, a replica has the same one on each of its hosts, and
+    no host has two replicas in one round.
     """
     declared = {service["name"]: service for service in services}
+    rounds = {}  # host: how many it has had
     work = []
     for entry in plan.get("services", []):
         service = declared.get(entry["name"])
@@ -35,9 +38,13 @@ def on_host(plan, services, host, images=None, options=None):
         accelerator = service["accelerator"]
         engine = dict((options or {}).get(accelerator, {}), **(entry.get("engine") or {}))
         for placement in entry.get("placements", []):
-            if any(node["host"] == host for node in placement["nodes"]):
+            hosts = [node["host"] for node in placement["nodes"]]
+            now = max(rounds.get(name, 0) for name in hosts)
+            rounds.update(dict.fromkeys(hosts, now + 1))
+            if host in hosts:
                 work.append(
                     {
+                        "round": now,
                         "service": service,
                         "image": image_of(service, images, len(placement["nodes"]), entry.get("gpu")),
                         "plan": dict(entry, engine=engine),

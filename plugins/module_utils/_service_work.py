@@ -120,6 +120,7 @@ def _item(work, placement, host, paths, settings, api_key, peers=None, suffix=""
         "warnings": config["warnings"],
         "arguments": arguments,
         "port": placement["port"],
+        "round": work["round"],
         "head": head == host,
         "several_hosts": len(placement["nodes"]) > 1,
         "check_command": _vllm_container.serve_arguments(paths.model(service), config),

@@ -330,6 +330,11 @@ def test_without_nccl_there_is_no_transport():
     assert _engine_log.parse("INFO 11-21 08:15:57 [x.py:1] hello")["transport"] is None
 
 
+def test_a_member_of_a_group_says_whom_it_waits_for():
+    line = "INFO 11-21 15:19:56 [group_member.py:1] demo waits for 172.24.0.3 (rank 1)"
+    assert _engine_log.parse(line)["progress"]["text"] == "waits for 172.24.0.3 (rank 1)"
+
+
 def test_a_broken_group_points_to_the_member_that_was_lost():
     line = "ERROR 11-21 12:16:22 [group_member.py:1] demo: rank 1 at 10.0.0.2 is gone; the whole group starts anew"
     failure = _engine_log.parse(line, exit_code=75)["failure"]

@@ -38,6 +38,24 @@ def test_a_host_works_on_its_own_replicas_only():
     assert on_host(PLAN, SERVICES, "elsewhere") == []
 
 
+def test_a_replica_has_one_round_on_all_of_its_hosts():
+    def entry(name, *placements):
+        nodes = [[{"host": host} for host in hosts] for hosts in placements]
+        return {"name": name, "placements": [{"port": 8000, "nodes": hosts} for hosts in nodes]}
+
+    services = normalize_services([{"name": name, "model": "a/b"} for name in ("alone", "wide", "last")])
+    plan = {"services": [entry("alone", ["gpu1"], ["gpu3"]), entry("wide", ["gpu1", "gpu2"]), entry("last", ["gpu2"])]}
+    rounds = {
+        host: [(item["service"]["name"], item["round"]) for item in on_host(plan, services, host)]
+        for host in ("gpu1", "gpu2", "gpu3")
+    }
+    assert rounds == {
+        "gpu1": [("alone", 0), ("wide", 1)],
+        "gpu2": [("wide", 1), ("last", 2)],
+        "gpu3": [("alone", 0)],
+    }
+
+
 def test_the_plan_beats_the_options_of_the_accelerator():
     defaults = {"cuda": {"max-model-len": 1, "enforce-eager": True}}
     chat = on_host(PLAN, SERVICES, "gpu1", options=defaults)[0]
