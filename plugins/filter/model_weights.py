@@ -18,9 +18,9 @@ def _complete_models(models, models_dir):
         raise AnsibleFilterError(f"model_weights_models: {error}") from error
 
 
-def _models_of_services(services, models_dir, plan=None):
+def _models_of_services(services, models_dir, plan=None, hub="modelscope"):
     try:
-        return _model_weights.models_of_services(normalize_services(services), models_dir, plan)
+        return _model_weights.models_of_services(normalize_services(services, {"hub": hub}), models_dir, plan)
     except ServiceError as error:
         raise AnsibleFilterError(f"inference_services: {error}") from error
 

@@ -11,9 +11,9 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils import _placemen
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import ServiceError, normalize_services
 
 
-def _normalized(services):
+def _normalized(services, defaults=None):
     try:
-        return normalize_services(services)
+        return normalize_services(services, defaults)
     except ServiceError as error:
         raise AnsibleFilterError(f"inference_services: {error}") from error
 
@@ -26,8 +26,9 @@ def _images_on_host(plan, services, host, images=None):
     return _placements.images_on_host(plan, _normalized(services), host, images)
 
 
-def _images_of_services(services, images=None):
-    return sorted({_placements.image_of(service, images) for service in _normalized(services)})
+def _images_of_services(services, images=None, accelerator="cuda"):
+    normalized = _normalized(services, {"accelerator": accelerator})
+    return sorted({_placements.image_of(service, images) for service in normalized})
 
 
 class FilterModule:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._service import option_name
+from ansible_collections.inferops.gpu_host.plugins.module_utils._service import as_planned, option_name
 from ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_options import version_of_image, version_tuple
 
 # vLLM joins several hosts by itself from here on, and its images hold no Ray any more from there on.
@@ -90,6 +90,7 @@ def of_plan(plan, services, image_of, models_dir):
         service = declared.get(entry["name"])
         if service is None or service["state"] == "absent":
             continue
+        service = as_planned(service, entry)
         for placement in entry.get("placements") or []:
             hosts = [node["host"] for node in placement["nodes"]]
             if len(hosts) < 2:

@@ -1,9 +1,12 @@
 # Copyright (c) 2026, the inferops.gpu_host maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which TCP ports are listened on, as the kernel tells it in /proc/net/tcp and /proc/net/tcp6."""
+"""Which TCP ports are listened on, as the kernel tells it in /proc/net/tcp and /proc/net/tcp6, and by whom."""
 
 from __future__ import annotations
+
+import glob
+import os
 
 _LISTEN = "0A"
 
@@ -16,3 +19,33 @@ def listening_sockets(table):
         if len(fields) > 9 and fields[3] == _LISTEN:
             sockets[int(fields[1].rpartition(":")[2], 16)] = fields[9]
     return sockets
+
+
+def listeners():
+    """{port: {process, pid}} of this host, None where they cannot be seen."""
+    sockets = {}
+    for table in ("/proc/net/tcp6", "/proc/net/tcp"):
+        try:
+            with open(table, encoding="ascii") as handle:
+                sockets.update(listening_sockets(handle.read()))
+        except OSError:
+            continue  # no IPv6 here
+    owners = _processes_by_inode()
+    nobody = (None, None)
+    return {port: dict(zip(("process", "pid"), owners.get(inode, nobody))) for port, inode in sorted(sockets.items())}
+
+
+def _processes_by_inode():
+    """{socket inode: (process name, pid)} of all processes that may be looked at."""
+    owners = {}
+    for link in glob.glob("/proc/[0-9]*/fd/*"):
+        try:
+            target = os.readlink(link)
+            if target.startswith("socket:["):
+                pid = link.split("/")[2]
+                if target[8:-1] not in owners:
+                    with open(f"/proc/{pid}/comm") as handle:
+                        owners[target[8:-1]] = (handle.read().strip(), int(pid))
+        except OSError:
+            continue  # the process ended, or it is another user's
+    return owners

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _groups, _tei_container
+from ansible_collections.inferops.gpu_host.plugins.module_utils._service import as_planned
 from ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_options import version_tuple
 
 # The image of a service that names none, by accelerator. `cpu` is built by the container_image role,
@@ -35,6 +36,7 @@ def on_host(plan, services, host, images=None, options=None):
         service = declared.get(entry["name"])
         if service is None or service["state"] == "absent":
             continue
+        service = as_planned(service, entry)
         accelerator = service["accelerator"]
         engine = dict((options or {}).get(accelerator, {}), **(entry.get("engine") or {}))
         for placement in entry.get("placements", []):

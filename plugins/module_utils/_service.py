@@ -355,6 +355,11 @@ def normalize_services(services, defaults=None):
     return result
 
 
+def as_planned(service, entry):
+    """A normalized service with what its entry in the plan took from the defaults of all services."""
+    return dict(service, accelerator=entry.get("accelerator") or service["accelerator"])
+
+
 def _clashes(services):
     names, ports = {}, {}
     for service in services:

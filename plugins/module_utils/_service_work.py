@@ -132,10 +132,12 @@ def _item(work, placement, host, paths, settings, api_key, peers=None, suffix=""
     }
 
 
-def decided(items, found, plan, host, paths, settings=None, api_key=None, strategy="in_place", retry_failed=False):
+def decided(
+    items, found, plan, host, paths, settings=None, api_key=None, strategy="in_place", retry_failed=False, leaving=()
+):
     """The items with what is to be done: `action`, `why`, and for a replacement side by side its `candidate`.
 
-    found: what service_info returned. Actions:
+    found: what service_info returned. leaving: containers that go before these come. Actions:
     none      runs as wanted and answers
     wait      runs as wanted, and does not answer yet
     start     is there as wanted, and does not run
@@ -148,21 +150,19 @@ def decided(items, found, plan, host, paths, settings=None, api_key=None, strate
     """
     result = []
     for item in items:
-        item = dict(item, **_decision(item, found, retry_failed))
+        item = dict(item, **_decision(item, found, retry_failed, leaving))
         if item["action"] == "replace" and strategy == "side_by_side":
             item["candidate"] = _candidate(item, found, plan, host, paths, settings, api_key)
         result.append(item)
     return result
 
 
-def _decision(item, found, retry_failed):
+def _decision(item, found, retry_failed, leaving):
     containers, name = found["containers"], item["name"]
     spec = item["arguments"]["labels"][_container_state.LABEL + "spec"]
     now, previous, failed = (containers.get(name + suffix) for suffix in ("", PREVIOUS, FAILED))
     decision = {"recover": False, "discard": False, "previous": bool(previous), "now": now}
-    decision["port_taken"] = (
-        item["head"] and item["port"] in found["listening"] and item["port"] not in _our_ports(found)
-    )
+    decision["port_holder"] = _port_holder(item, found, leaving) if item["head"] else None
     if now and not now["ours"]:
         return dict(decision, action="foreign", why=f"{name} was not made by this collection")
     if previous and (not now or now["labels"].get("spec") != spec):
@@ -186,9 +186,25 @@ def _decision(item, found, retry_failed):
     return dict(decision, action="none", why="")
 
 
-def _our_ports(found):
-    urls = (container["labels"].get("url", "") for container in found["containers"].values() if container["running"])
-    return {int(url.rpartition(":")[2]) for url in urls if url}
+def _port_holder(item, found, leaving):
+    """Who else has the port that an item wants, in words; None when it is free or will be."""
+    holder = found["listening"].get(str(item["port"]))
+    if not holder:
+        return None
+    container = holder["container"] or _served_at(item["port"], found)
+    if container in leaving or container in (item["name"], item["name"] + PREVIOUS):
+        return None
+    if container:
+        return f"the container {container}"
+    return f"{holder['process']} (process {holder['pid']})" if holder["process"] else "another program"
+
+
+def _served_at(port, found):
+    """Our container that listens on a port by itself, on the host's network."""
+    for name, container in found["containers"].items():
+        if container["running"] and container["labels"].get("url", "").endswith(f":{port}"):
+            return name
+    return None
 
 
 def _differences(item, now, spec, found):
@@ -225,7 +241,7 @@ def _candidate(item, found, plan, host, paths, settings, api_key):
             "problem": f"a candidate for {item['name']} needs {need} free GPUs beside the ones in use, "
             f"and {host} has {len(free)}; set vllm_update_strategy to in_place"
         }
-    port = next(port for port in CANDIDATE_PORTS if port not in found["listening"])
+    port = next(port for port in CANDIDATE_PORTS if str(port) not in found["listening"])
     gpus = [{"uuid": gpu["uuid"], "index": gpu["index"]} for gpu in free[:need]]
     placement = dict(item["placement"], port=port, nodes=[dict(node, gpus=gpus)])
     candidate = _item(item["work"], placement, host, paths, settings, api_key, suffix=CANDIDATE)

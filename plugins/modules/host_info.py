@@ -73,13 +73,12 @@ python_modules:
   type: dict
 """
 
-import glob
 import importlib.util
 import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._listening import listening_sockets
+from ansible_collections.inferops.gpu_host.plugins.module_utils._listening import listeners
 from ansible_collections.inferops.gpu_host.plugins.module_utils._space import (
     REQUIREMENT_SPEC,
     filesystem_of,
@@ -97,37 +96,6 @@ def space_below(path):
         "free_bytes": status.f_bfree * status.f_frsize,
         "total_bytes": status.f_blocks * status.f_frsize,
         "root_filesystem": os.stat(path).st_dev == os.stat("/").st_dev,
-    }
-
-
-def processes_by_inode():
-    """{socket inode: (process name, pid)} of all processes that may be looked at."""
-    owners = {}
-    for link in glob.glob("/proc/[0-9]*/fd/*"):
-        try:
-            target = os.readlink(link)
-            if target.startswith("socket:["):
-                pid = link.split("/")[2]
-                if target[8:-1] not in owners:
-                    with open("/proc/%s/comm" % pid) as handle:
-                        owners[target[8:-1]] = (handle.read().strip(), int(pid))
-        except OSError:
-            continue  # the process ended, or it is another user's
-    return owners
-
-
-def listening():
-    sockets = {}
-    for table in ("/proc/net/tcp6", "/proc/net/tcp"):
-        try:
-            with open(table) as handle:
-                sockets.update(listening_sockets(handle.read()))
-        except OSError:
-            continue  # no IPv6 here
-    owners = processes_by_inode()
-    nobody = (None, None)
-    return {
-        str(port): dict(zip(("process", "pid"), owners.get(inode, nobody))) for port, inode in sorted(sockets.items())
     }
 
 
@@ -152,7 +120,7 @@ def main():
         changed=False,
         paths={path: space_below(path) for path in module.params["paths"]},
         space_refusals=space_refusals(requirements, {one["path"]: filesystem_of(one) for one in requirements}),
-        listening=listening(),
+        listening={str(port): owner for port, owner in listeners().items()},
         python_modules={name: importable(name) for name in module.params["python_modules"]},
     )
 

@@ -75,10 +75,12 @@ files:
   returned: always
   type: dict
 listening:
-  description: The TCP ports that something listens on.
+  description:
+    - The TCP ports that something listens on, as strings, each with C(process), C(pid) and C(container) where they can
+      be seen.
   returned: always
-  type: list
-  elements: int
+  type: dict
+  sample: {"8000": {process: docker-proxy, pid: 4711, container: qwen2.5-7b-instruct}}
 """
 
 import json
@@ -90,7 +92,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _container_state, _metrics
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
 from ansible_collections.inferops.gpu_host.plugins.module_utils._inference_check import Endpoint
-from ansible_collections.inferops.gpu_host.plugins.module_utils._listening import listening_sockets
+from ansible_collections.inferops.gpu_host.plugins.module_utils._listening import listeners
 
 
 def look_at(docker, name, params):
@@ -108,15 +110,15 @@ def look_at(docker, name, params):
     return container
 
 
-def listening():
-    ports = set()
-    for name in ("tcp", "tcp6"):
-        try:
-            with open("/proc/net/" + name, encoding="ascii") as stream:
-                ports.update(listening_sockets(stream.read()))
-        except OSError:
-            pass
-    return sorted(ports)
+def listening(docker):
+    """Who listens on which port; a published port is its container's, not that of the proxy in front of it."""
+    found = {str(port): dict(owner, container=None) for port, owner in listeners().items()}
+    for container in docker.get("/containers/json") or []:
+        for port in container.get("Ports") or []:
+            owner = found.setdefault(str(port.get("PublicPort")), {"process": None, "pid": None})
+            owner["container"] = container["Names"][0].lstrip("/")
+    found.pop("None", None)  # ports that are exposed and not published
+    return found
 
 
 def main():
@@ -142,7 +144,7 @@ def main():
         containers={container["name"]: container for container in found if container},
         images={name: (docker.get("/images/%s/json" % name) or {}).get("Id") for name in params["images"]},
         files={path: os.path.exists(path) for path in params["files"]},
-        listening=listening(),
+        listening=listening(docker),
     )
 
 

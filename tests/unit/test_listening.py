@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._listening import listening_sockets
+import os
+import socket
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils._listening import listeners, listening_sockets
 
 IPV4 = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -23,3 +26,10 @@ def test_ipv6_addresses_are_longer_but_end_in_the_port():
 
 def test_an_empty_table_has_no_sockets():
     assert listening_sockets(IPV4.splitlines()[0] + "\n") == {}
+
+
+def test_the_process_that_listens_is_found():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        owner = listeners()[server.getsockname()[1]]
+    assert owner["pid"] == os.getpid()
+    assert owner["process"]

@@ -3,6 +3,7 @@ from __future__ import annotations
 from ansible_collections.inferops.gpu_host.plugins.module_utils._placements import (
     DEFAULT_IMAGES,
     gpu_services,
+    groups,
     images_on_host,
     on_host,
 )
@@ -70,6 +71,15 @@ def test_an_image_is_the_services_own_or_the_accelerators():
     assert images_on_host(PLAN, SERVICES, "gpu2", {"cuda": "mirror.example/vllm:1"}) == [
         {"name": "mirror.example/vllm:1"}
     ]
+
+
+def test_the_accelerator_of_all_services_comes_with_the_plan():
+    plan = {"services": [dict(PLAN["services"][0], accelerator="cpu")]}
+    (item,) = on_host(plan, SERVICES, "gpu1")
+    assert item["service"]["accelerator"] == "cpu"
+    assert item["image"] == DEFAULT_IMAGES["cpu"]
+    assert gpu_services([item], "gpu1") == []
+    assert groups(plan, SERVICES)[0]["accelerator"] == "cpu"
 
 
 def test_without_a_plan_there_is_no_work():

@@ -35,7 +35,7 @@ class Host:
     """A host on which the work was carried out."""
 
     def __init__(self):
-        self.found = {"containers": {}, "images": {}, "listening": [], "engine": "26.1"}
+        self.found = {"containers": {}, "images": {}, "listening": {}, "engine": "26.1"}
 
     def wanted(self, service=SERVICE, plan=None):
         return _service_work.wanted(plan or plan_of(service), normalize_services([service]), "gpu1", PATHS)
@@ -153,22 +153,42 @@ def test_interrupted_before_the_successor_had_answered(serving):
     assert (back["action"], back["recover"], back["discard"]) == ("start", True, True)
 
 
-def test_a_port_of_somebody_else():
+def listener(process=None, pid=None, container=None):
+    return {"process": process, "pid": pid, "container": container}
+
+
+@pytest.mark.parametrize(
+    ("owner", "named"),
+    [
+        (listener("python3", 42), "python3 (process 42)"),
+        (listener("docker-proxy", 43, "registry"), "the container registry"),
+        (listener(), "another program"),
+    ],
+)
+def test_who_has_the_port_is_named(owner, named):
     host = Host()
-    host.found["listening"] = [8000]
-    assert host.decide()["port_taken"]
+    host.found["listening"] = {"8000": owner}
+    assert host.decide()["port_holder"] == named
 
 
-def test_a_port_of_our_own_is_free_for_us(serving):
-    serving.found["listening"] = [8000]
-    assert not serving.decide(dict(SERVICE, max_model_len=2048))["port_taken"]
+@pytest.mark.parametrize("container", ["chat", "chat.previous", None])
+def test_a_port_of_its_own_is_free_for_it(serving, container):
+    serving.found["listening"] = {"8000": listener("vllm", 44, container)}
+    assert serving.decide(dict(SERVICE, max_model_len=2048))["port_holder"] is None
+
+
+def test_a_port_of_another_service_is_not_free(serving):
+    serving.found["listening"] = {"8000": listener("docker-proxy", 45, "chat")}
+    other = dict(SERVICE, name="other")
+    assert serving.decide(other)["port_holder"] == "the container chat"
+    assert serving.decide(other, leaving=["chat"])["port_holder"] is None
 
 
 # Side by side
 
 
 def test_a_candidate_has_a_port_and_gpus_of_its_own(serving):
-    serving.found["listening"] = [8000, 18000]
+    serving.found["listening"] = {"8000": listener(), "18000": listener()}
     changed = dict(SERVICE, max_model_len=2048)
     plan = plan_of(changed, free=(1, 2))
     candidate = serving.decide(changed, plan, strategy="side_by_side")["candidate"]
