@@ -88,4 +88,5 @@ class FilterModule:
             "ray_group": _ray_group,
             "ray_container_args": _ray_container_args,
             "software_differences": _sameness.differences,
+            "image_differences": _sameness.image_differences,
         }

@@ -51,3 +51,17 @@ def differences(found, waive=()):
             told = "; ".join(f"{value} on {', '.join(hosts)}" for value, hosts in values.items())
             lines.append(f"{label} differs: {told}. Please {remedy}, or add {what} to inference_sameness_waive")
     return lines
+
+
+def image_differences(found):
+    """Images that have one name and several contents, one line each. found: {host: {image: id, None where missing}}"""
+    hosts_of = {}
+    for host, images in found.items():
+        for image, content in images.items():
+            if content:
+                hosts_of.setdefault(image, {}).setdefault(content, []).append(host)
+    return [
+        f"{image} differs: " + "; ".join(f"{content} on {', '.join(hosts)}" for content, hosts in contents.items())
+        for image, contents in sorted(hosts_of.items())
+        if len(contents) > 1
+    ]

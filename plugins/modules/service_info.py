@@ -101,7 +101,7 @@ def look_at(docker, name, params):
         return None
     container = _container_state.described(inspection)
     labels = container["labels"]
-    container.update(ours="service" in labels, healthy=False)
+    container.update(ours=bool(labels.get("service")), healthy=False)
     if container["running"] and "url" in labels:
         endpoint = Endpoint(labels["url"], timeout=params["timeout"], validate_certs=False)
         container["healthy"] = endpoint.get("/health").status == 200

@@ -56,3 +56,13 @@ def test_a_misspelt_waiver_is_no_waiver():
 )
 def test_version_of_the_toolkit(output, version):
     assert _sameness.parse_toolkit(output) == version
+
+
+def test_an_image_of_one_name_and_two_contents():
+    found = {
+        "gpu1": {"engine:1": "sha256:1", "other:1": "sha256:7"},
+        "gpu2": {"engine:1": "sha256:2", "other:1": None},
+        "gpu3": {"engine:1": "sha256:1"},
+    }
+    assert _sameness.image_differences(found) == ["engine:1 differs: sha256:1 on gpu1, gpu3; sha256:2 on gpu2"]
+    assert _sameness.image_differences({}) == []
