@@ -77,9 +77,7 @@ def test_cdi_and_the_protection_fit_the_engine(daemon_configs, number, expected)
 
 
 @pytest.mark.parametrize("number", range(len(CASES)))
-def test_a_rootless_engine_has_no_control_groups_and_looks_for_cdi_where_root_writes_it(daemon_configs, number):
+def test_a_rootless_engine_has_the_runtime_alone(daemon_configs, number):
     config = daemon_configs(number, "rootless")
-    assert "exec-opts" not in config
-    has_cdi = CASES[number][0][0]["version"] in (NEW, "") and "cdi" not in CASES[number][0][1]
-    asked = CASES[number][0][1].get("cdi") == "enabled"
-    assert ("/var/run/cdi" in config.get("cdi-spec-dirs", [])) == (has_cdi or asked)
+    assert config["runtimes"]["nvidia"]["path"] == "nvidia-container-runtime"
+    assert not {"exec-opts", "features", "cdi-spec-dirs"} & set(config)

@@ -102,5 +102,6 @@ def test_a_user_without_root_has_the_runtime_too(host):
     assert "no-cgroups = true" in host.file("/etc/nvidia-container-runtime/config.toml").content_string
     host.check_output("docker save probe --output /tmp/probe.tar && chmod 644 /tmp/probe.tar")
     host.check_output(as_operator + "'docker load --quiet --input /tmp/probe.tar'")
-    command = "'docker run --rm --net none --runtime nvidia --device nvidia.com/gpu=all probe /usr/bin/busybox env'"
-    assert "SEEN=by-cdi" in host.check_output(as_operator + command)
+    gpus = "--runtime nvidia --env NVIDIA_VISIBLE_DEVICES=all"
+    command = f"'docker run --rm --net none {gpus} probe /usr/bin/busybox ls /usr/bin/nvidia-smi'"
+    host.check_output(as_operator + command)
