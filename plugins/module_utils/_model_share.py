@@ -62,15 +62,19 @@ class ModelShare(ThreadingHTTPServer):
             return bool(self.offers)
 
     def withdraw(self, token):
-        """End an offer; the server ends with the last one."""
+        """End an offer."""
         with self.guard:
             self.offers.pop(token, None)
+
+    def end_with_last_offer(self):
+        with self.guard:
             if not self.offers:
                 threading.Thread(target=self.shutdown, daemon=True).start()
 
     def service_actions(self):
         for token in [token for token, offer in list(self.offers.items()) if offer.ends < time.monotonic()]:
             self.withdraw(token)
+        self.end_with_last_offer()
 
     def run(self):
         """Serve until the last offer has ended."""
@@ -129,8 +133,9 @@ class _Handler(BaseHTTPRequestHandler):
         """POST /stop ends an offer, /join adds one."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path == "/stop" and self._token() in self.server.offers:
+            self.server.withdraw(self._token())
             self._answer(204)
-            return self.server.withdraw(self._token())
+            return self.server.end_with_last_offer()
         if self.path == "/join" and secrets.compare_digest(self._token(), self.server.secret):
             terms = json.loads(body)
             return self._answer(204 if self.server.join(terms.pop("token"), Offer(**terms)) else 503)
