@@ -23,14 +23,16 @@ def _declared_fleet(count, gpu, gpus_per_host=1, memory=None):
 
 
 def _known_models(services, results=(), published=None):
-    """What model_info found, by service; where it found nothing, the published configuration that comes with us."""
+    """What model_info found, by service; where it found nothing, the published configuration that comes with us,
+    or all reasons why: of the hosts' own directories and of the hub."""
     known, errors = {}, {}
     for result in results:
         name = (result.get("item") or {}).get("name")
         if result.get("model"):
             known.setdefault(name, result["model"])
         elif result.get("msg") and not result.get("skipped"):
-            errors[name] = result["msg"]
+            reasons = errors.setdefault(name, [])
+            reasons += [result["msg"]] if result["msg"] not in reasons else []
     for service in services:
         name, model = service.get("name"), service.get("model")
         if name in known or service.get("config"):
@@ -38,7 +40,7 @@ def _known_models(services, results=(), published=None):
         if model in (published or {}) and not service.get("path"):
             known[name] = {"config": published[model], "note": "config.json as published, from this collection"}
         else:
-            known[name] = {"error": errors.get(name, "")}
+            known[name] = {"error": "; ".join(errors.get(name, []))}
     return known
 
 

@@ -283,7 +283,7 @@ def _join_group(arguments, placement, service, node, config, settings, peers):
     if unknown:
         raise ContainerError(
             f"service {service['name']!r} is placed on several hosts, and the addresses of {', '.join(unknown)} are "
-            f"not known: run the role peers on all of them first, as playbooks/serve.yml does"
+            f"not known: run the role peers on all of them first, as playbooks/services.yml does"
         )
     rank, own = node["node_rank"], peers[node["host"]]
     joined_by = _backend(service, _groups.engine_version(service, arguments["image"]))

@@ -72,6 +72,27 @@ def test_from_hosts_that_exist(tmp_path):
     assert entry["kept"] and entry["placements"][0]["nodes"][0]["gpus"][0]["index"] == 1
 
 
+def test_a_model_whose_files_are_broken_says_so(tmp_path):
+    """No hub can be reached either; what the host said of its own directory must not be lost behind that."""
+    directory = tmp_path / "own/model"
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text("{}")
+    (directory / "model.safetensors.index.json").write_text('{"weight_map": {"a": "lost.safetensors"}}')
+    variables = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "inference_models_dir": str(tmp_path),
+        "inference_hub_endpoint": "http://127.0.0.1:9",
+        "inference_services": [{"name": "own", "model": "own/model"}],
+    }
+    inventory = tmp_path / "hosts.json"
+    inventory.write_text(json.dumps({"all": {"hosts": {"real": variables}}}))
+    ran = run("-i", str(inventory))
+    assert ran.returncode != 0
+    assert "names 1 files that are not there: lost.safetensors" in ran.stdout
+    assert "modelscope cannot be reached for own/model" in ran.stdout
+
+
 def test_a_plan_that_cannot_be_shows_its_table_and_fails():
     ran = run("-e", "model=Qwen/Qwen2.5-72B-Instruct", "-e", "gpu=T4", "-e", "gpus_per_host=2")
     assert ran.returncode != 0
