@@ -15,6 +15,9 @@ import socket
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_engine import environment, expand, unit_settings
 
+# Debian's unit and docker_engine read it at every start of the engine.
+ENVIRONMENT_FILE = "/etc/default/docker"
+
 
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path, timeout):
@@ -117,7 +120,9 @@ class DockerHost:
             boot = "boot"
         return "%s/%d/%s" % (boot, pid, self.process_start(pid))
 
-    def _environment_file(self, path):
+    @staticmethod
+    def environment_file(path=ENVIRONMENT_FILE):
+        """The variables that the file sets; none when there is no file."""
         try:
             with open(path, encoding="utf-8", errors="replace") as stream:
                 return environment(stream.read())
@@ -143,13 +148,13 @@ class DockerHost:
             if settings["exec_start"]:
                 env = dict(settings["environment"])
                 for path in settings["environment_files"]:
-                    env.update(self._environment_file(path))
+                    env.update(self.environment_file(path))
                 start = settings["exec_start"]
                 return {"argv": expand(start["argv"], env), "environment": env, "source": start["source"]}
-        env = self._environment_file("/etc/default/docker")
+        env = self.environment_file()
         pid = self.pid()
         if pid:
             with open("/proc/%d/cmdline" % pid, "rb") as stream:
                 argv = [word.decode("utf-8", "replace") for word in stream.read().split(b"\0")[:-1]]
             return {"argv": argv, "environment": env, "source": "the running dockerd (process %d)" % pid}
-        return {"argv": expand(["dockerd", "$DOCKER_OPTS"], env), "environment": env, "source": "/etc/default/docker"}
+        return {"argv": expand(["dockerd", "$DOCKER_OPTS"], env), "environment": env, "source": ENVIRONMENT_FILE}

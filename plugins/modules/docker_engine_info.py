@@ -63,6 +63,12 @@ has_requests:
   description: Whether the Python that runs modules here has C(requests), which Ansible's Docker modules need.
   type: bool
   returned: always
+environment_proxies:
+  description: The variables of C(/etc/default/docker) that set a proxy, by name.
+  type: list
+  elements: str
+  returned: always
+  sample: [HTTPS_PROXY]
 info:
   description: What the engine says of itself (C(docker info)), as its API returns it; empty when it does not run.
   type: dict
@@ -145,6 +151,7 @@ def main():
         manager="systemd" if host.has_systemd else "direct",
         enabled=host.has_systemd and host.run([*host.systemctl, "is-enabled", "--quiet", "docker.service"])[0] == 0,
         has_requests=importlib.util.find_spec("requests") is not None,
+        environment_proxies=sorted(name for name in host.environment_file() if name.lower().endswith("_proxy")),
         info=info,
         runtimes=sorted(info.get("Runtimes") or {}),
         live_restore=bool(info.get("LiveRestoreEnabled")),
