@@ -69,8 +69,10 @@ def conda_command(executable, root_prefix, prefix, wanted, exists):
 
 
 def pip_command(prefix, wanted):
-    """The command that installs the pip packages, with the environment's own pip."""
-    command = [f"{prefix}/bin/python", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
-    if wanted["pip_index_url"]:
-        command += ["--index-url", wanted["pip_index_url"]]
-    return command + wanted["pip"]
+    """The command that installs the pip packages, with the environment's own pip. pip_environment goes with it."""
+    return [f"{prefix}/bin/python", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", *wanted["pip"]]
+
+
+def pip_environment(wanted):
+    """The index is no argument, since everyone on the host can read those, and its address may hold a password."""
+    return {"PIP_INDEX_URL": wanted["pip_index_url"]} if wanted["pip_index_url"] else {}

@@ -131,8 +131,8 @@ def lock(module, root_prefix):
             time.sleep(0.5)
 
 
-def run(module, command, what):
-    code, output, errors = module.run_command(command)
+def run(module, command, what, environment=None):
+    code, output, errors = module.run_command(command, environ_update=environment)
     if code:
         module.fail_json(msg=f"{what} ended with {code}: {(errors or output).strip()[-1500:]}", command=command)
 
@@ -175,7 +175,7 @@ def main():
         if wanted["packages"] or last is None:
             run(module, command, "micromamba")
         if wanted["pip"]:
-            run(module, micromamba.pip_command(prefix, wanted), "pip")
+            run(module, micromamba.pip_command(prefix, wanted), "pip", micromamba.pip_environment(wanted))
         os.makedirs(os.path.join(prefix, "conda-meta"), exist_ok=True)
         with open(os.path.join(prefix, "conda-meta", micromamba.SPEC_NAME), "w", encoding="utf-8") as handle:
             json.dump(wanted, handle, indent=1)

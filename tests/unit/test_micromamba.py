@@ -51,4 +51,9 @@ def test_commands():
     assert command[1] == "create"
     assert command[-4:] == ["https://mirror/conda-forge", "--override-channels", "python=3.12", "numpy"]
     assert micromamba.conda_command("m", "/r", "/r/envs/e", wanted, exists=True)[1] == "install"
-    assert micromamba.pip_command("/r/envs/e", wanted)[-3:] == ["--index-url", "https://mirror/simple", "x"]
+    pip = micromamba.pip_command("/r/envs/e", wanted)
+    assert (pip[0], pip[-1]) == ("/r/envs/e/bin/python", "x")
+    # An index may have a password in its address, and arguments are for everyone to read.
+    assert "mirror" not in " ".join(pip)
+    assert micromamba.pip_environment(wanted) == {"PIP_INDEX_URL": "https://mirror/simple"}
+    assert micromamba.pip_environment(dict(wanted, pip_index_url=None)) == {}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.inferops.gpu_host.plugins.filter.model_weights import FilterModule
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_weights as weights
 
 
@@ -38,6 +39,12 @@ def test_the_plan_says_where():
         ]
     }
     assert weights.models_of_services([service("a", "Qwen/Q")], "/m", plan)[0]["hosts"] == ["gpu1", "gpu2"]
+
+
+def test_a_service_that_names_no_hub_has_that_of_the_inventory():
+    services = [{"name": "a", "model": "Qwen/Q"}, {"name": "b", "model": "org/own", "hub": "modelscope"}]
+    models = FilterModule().filters()["models_of_services"](services, "/m", hub="huggingface")
+    assert {model["model"]: model["source"] for model in models} == {"Qwen/Q": "huggingface", "org/own": "modelscope"}
 
 
 def test_a_local_model_is_adopted_where_it_lies():
