@@ -272,7 +272,8 @@ def test_killed_in_the_middle(hub, start, run, directory, source):
     assert result["reused_bytes"] > 9 * MIB
     assert result["reused_bytes"] + result["downloaded_bytes"] == hub.size
     assert whole(hub, directory)
-    assert sent(hub) < hub.size + SLACK[source]
+    # What the kernel still held for the client is lost with it.
+    assert sent(hub) < hub.size + SLACK[source] + 4 * MIB
 
 
 def clients_of(directory):
