@@ -64,7 +64,7 @@ def questions(plan, services, host, paths, images=None):
 
 
 def wanted(plan, services, host, paths, images=None, options=None, settings=None, api_key=None, peers=None):
-    """The containers that the plan wants on a host, one item for each; see the filter vllm_work for their keys."""
+    """The containers that the plan wants on a host, one item for each; see the filter service_work for their keys."""
     return [
         _item(work, work["placement"], host, paths, settings, api_key, peers)
         for work in _placements.on_host(plan, services, host, images, options)

@@ -1,7 +1,7 @@
 """Keeps compiled Ansible modules on the hosts of the test bed; see tests/bin/testbed-image.
 
-Ansible sends a module as source in a zip file, and Python compiles all of it again for every task, which is half of what a
-task costs. Here the compiled code is kept, by content: the same source gives the same code.
+Ansible sends a module as source in a zip file, and Python compiles all of it again for every task, which is half of
+what a task costs. Here the compiled code is kept, by content: the same source gives the same code.
 """
 
 import _imp
