@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 
-def disks(platforms):
-    """Every disk to attach: its host, its size and the serial number that names it."""
+def disks(platforms, testbed):
+    """Every disk to attach: its host, its size, and a serial number that no disk of another scenario has."""
     return [
-        {"host": platform["name"], "size": size, "serial": f"{platform['name']}-disk{number}"}
+        {"host": platform["name"], "size": size, "serial": f"{testbed}-{platform['name']}-disk{number}"}
         for platform in platforms
         for number, size in enumerate(platform.get("disks", []), start=1)
     ]

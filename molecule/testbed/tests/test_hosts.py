@@ -18,9 +18,8 @@ def test_a_container_inside_came_back_and_answers(host):
 def test_the_disk_is_mounted_by_the_name_udev_gave_it(host):
     if name_of(host) != "isolated":
         assert host.mount_point("/data").filesystem == "xfs"
-        assert host.check_output("lsblk --nodeps --noheadings --output SERIAL $(findmnt -no SOURCE /data)") == (
-            f"{name_of(host)}-disk1"
-        )
+        serial = host.check_output("lsblk --nodeps --noheadings --output SERIAL $(findmnt -no SOURCE /data)")
+        assert serial.endswith(f"-testbed-{name_of(host)}-disk1")
 
 
 def test_hosts_see_each_other(host):
