@@ -36,6 +36,8 @@ TOKEN = "token-that-nobody-may-see"
 HUBS = ["modelscope", "huggingface"]
 # hf writes in chunks of 10 MiB, so that an unfinished one comes twice.
 SLACK = {"modelscope": MIB, "huggingface": 10 * MIB}
+# What the kernel still holds for a client that dies is lost with it, and the more the busier the machine is.
+IN_FLIGHT = 8 * MIB
 
 
 @pytest.fixture(scope="module")
@@ -272,8 +274,7 @@ def test_killed_in_the_middle(hub, start, run, directory, source):
     assert result["reused_bytes"] > 9 * MIB
     assert result["reused_bytes"] + result["downloaded_bytes"] == hub.size
     assert whole(hub, directory)
-    # What the kernel still held for the client is lost with it.
-    assert sent(hub) < hub.size + SLACK[source] + 4 * MIB
+    assert sent(hub) < hub.size + SLACK[source] + IN_FLIGHT
 
 
 def clients_of(directory):
@@ -334,7 +335,7 @@ def test_the_disk_fills_up(hub, start, run, tmp_path, source):
         hub.rules.clear()
         assert run(source, directory=str(directory), allow_root_filesystem=False)["changed"]
         assert whole(hub, directory)
-        assert sent(hub) < hub.size + SLACK[source] + 2 * MIB
+        assert sent(hub) < hub.size + SLACK[source] + IN_FLIGHT
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
