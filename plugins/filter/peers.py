@@ -88,5 +88,6 @@ class FilterModule:
             "ray_group": _ray_group,
             "ray_container_args": _ray_container_args,
             "software_differences": _sameness.differences,
+            "images_to_compare": _sameness.images_to_compare,
             "image_differences": _sameness.image_differences,
         }

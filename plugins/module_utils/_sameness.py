@@ -53,6 +53,11 @@ def differences(found, waive=()):
     return lines
 
 
+def images_to_compare(images, default_source):
+    """The names of images that must be the same on all hosts: what a host builds itself never is, to the byte."""
+    return [image["name"] for image in images if image.get("source", default_source) != "build"]
+
+
 def image_differences(found):
     """Images that have one name and several contents, one line each. found: {host: {image: id, None where missing}}"""
     hosts_of = {}

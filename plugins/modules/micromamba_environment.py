@@ -119,7 +119,7 @@ def listing(pattern):
 def lock(module, root_prefix):
     """Held until this process ends; the kernel drops it even when it is killed."""
     os.makedirs(root_prefix, exist_ok=True)
-    handle = open(os.path.join(root_prefix, ".inferops.lock"), "a", encoding="utf-8")  # noqa: SIM115
+    handle = open(os.path.join(root_prefix, ".inferops.lock"), "a", encoding="utf-8")  # noqa: SIM115 (held)
     deadline = time.monotonic() + module.params["lock_timeout"]
     while True:
         try:

@@ -115,22 +115,22 @@ def test_dify_fields():
     assert card("vision")["dify"]["Vision Support"] == "Support"
 
 
-def playbook(tmp_path, *more, key=KEY):
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), "playbooks/verify.yml"]
-    command += ["-e", f"inference_report_dir={tmp_path}", *more]
-    env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path) + "-home", "OPENAI_API_KEY": key, "LC_ALL": "C.UTF-8"}
+def playbook(started_in, *more, key=KEY):
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "playbooks/verify.yml", *more]
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(started_in) + "-home", "OPENAI_API_KEY": key, "LC_ALL": "C.UTF-8"}
+    env["PWD"] = str(started_in)  # as a shell says it; the configuration is that of the checkout
     return subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
 
 
 @pytest.mark.slow
 def test_playbook_alone_against_any_endpoint(tmp_path):
-    cards = tmp_path / "cards"
+    cards = tmp_path / "connection-cards"
     with StandIn(api_key=KEY) as stand_in:
         asked = ["-e", f"endpoint={stand_in.url}", "-e", "model=demo", "-vvv"]
-        dry = playbook(cards, *asked, "--check")
+        dry = playbook(tmp_path, *asked, "--check")
         assert dry.returncode == 0 and not cards.exists(), dry.stdout.decode()
-        first = playbook(cards, *asked)
-        again = playbook(cards, *asked)
+        first = playbook(tmp_path, *asked)
+        again = playbook(tmp_path, *asked)
     assert first.returncode == 0, first.stdout.decode()
     assert b"changed=2 " in first.stdout
     assert b"changed=0 " in again.stdout
@@ -146,4 +146,4 @@ def test_playbook_fails_with_the_reason(tmp_path):
         done = playbook(tmp_path, "-e", f"endpoint={stand_in.url}", key="")
     assert done.returncode == 2
     assert b"chat: HTTP 500: EngineCore encountered an issue." in done.stdout
-    assert not list(tmp_path.glob("*.md"))
+    assert not list(tmp_path.rglob("*.md"))

@@ -58,6 +58,12 @@ def test_version_of_the_toolkit(output, version):
     assert _sameness.parse_toolkit(output) == version
 
 
+@pytest.mark.parametrize("default,compared", [("pull", ["silent:1", "loaded:1"]), ("build", ["loaded:1"])])
+def test_what_a_host_builds_itself_is_not_compared(default, compared):
+    images = [{"name": "silent:1"}, {"name": "loaded:1", "source": "load"}, {"name": "built:1", "source": "build"}]
+    assert _sameness.images_to_compare(images, default) == compared
+
+
 def test_an_image_of_one_name_and_two_contents():
     found = {
         "gpu1": {"engine:1": "sha256:1", "other:1": "sha256:7"},
