@@ -55,6 +55,9 @@ class DockerHost:
             self.systemctl = ["systemctl"]
             self.unit_directories = ["/usr/lib/systemd/system", "/run/systemd/system", "/etc/systemd/system"]
         self.socket = os.path.join(runtime_dir, "docker.sock")
+        elsewhere = os.environ.get("DOCKER_HOST", "")
+        if not user and elsewhere.startswith("unix://"):
+            self.socket = elsewhere[len("unix://") :]  # where Ansible's Docker modules go, too
         self.pid_file = os.path.join(runtime_dir, "docker.pid")
         self.has_systemd = os.path.isdir("/run/systemd/system")
 

@@ -13,6 +13,7 @@ import argparse
 import base64
 import hashlib
 import json
+import socket
 import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,6 +37,33 @@ FAULTS = (
 JOKE = "Why did the GPU cross the bus? To get to the other slot, where the memory was wider."
 DIMENSION = 8
 TOPICS = (("password", "account", "密码", "账户"), ("volcano", "island", "火山"))
+
+
+# What vLLM's own document lists, as far as it matters here: path → methods.
+ROUTES = {
+    "/health": ["get"],
+    "/version": ["get"],
+    "/metrics": ["get"],
+    "/tokenize": ["post"],
+    "/v1/models": ["get"],
+    "/ping": ["get", "post"],
+    "/invocations": ["post"],
+    "/v1/chat/completions": ["post"],
+    "/v1/completions": ["post"],
+    "/v1/responses": ["post"],
+    "/v1/embeddings": ["post"],
+    "/v1/rerank": ["post"],
+    "/rerank": ["post"],
+    "/generative_scoring": ["post"],
+    "/scale_elastic_ep": ["post"],
+    "/inference/v1/generate": ["post"],
+}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 class StandIn(ThreadingHTTPServer):
@@ -86,6 +114,9 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200, "text/plain", "")
         elif self.path == "/version" and not self._has("tei"):
             self._json(200, {"version": "0.0.0-stand-in"})
+        elif self.path == "/openapi.json":
+            paths = {path: {method: {} for method in methods} for path, methods in ROUTES.items()}
+            self._json(200, {"openapi": "3.1.0", "info": {"title": "FastAPI"}, "paths": paths})
         elif self.path == "/info" and self._has("tei"):
             self._json(200, {"model_id": "/models/demo", "max_input_length": 512, "version": "1.9.0"})
         elif self.path == "/v1/models" and not self._has("tei"):
