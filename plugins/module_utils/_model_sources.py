@@ -22,7 +22,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from ansible.module_utils.urls import open_url
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_manifest as manifests
-from ansible_collections.inferops.gpu_host.plugins.module_utils._demo_model import write_demo_model
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.demo import write_demo_model
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_manifest import MANIFEST_NAME, FileEntry
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_snapshot import (
     FetchError,

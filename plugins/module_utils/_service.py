@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import re
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._demo_model import DEMO_MODEL_ID
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.demo import DEMO_MODEL_ID
 
 HUBS = ("modelscope", "huggingface", "local", "generated")
 ENGINES = ("vllm", "text_embeddings_inference")

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._plan_report import table
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.report import table
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service_work import CANDIDATE, FAILED, PREVIOUS
 
 _BESIDE = {PREVIOUS: "kept until its successor answers", CANDIDATE: "candidate", FAILED: "failed, kept for its log"}

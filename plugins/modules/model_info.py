@@ -102,10 +102,11 @@ from urllib.error import HTTPError, URLError
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_info, _safetensors
-from ansible_collections.inferops.gpu_host.plugins.module_utils._demo_model import DEMO_MODEL_ID, demo_config
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_info import ModelInfoError
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_spec import ConfigError
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model import safetensors
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.demo import DEMO_MODEL_ID, demo_config
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.spec import ConfigError
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import model_info as _model_info
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.model_info import ModelInfoError
 
 
 def _from_directory(path):
@@ -122,7 +123,7 @@ def _from_directory(path):
         for name in names:
             file = os.path.join(folder, name)
             files[os.path.relpath(file, path)] = os.path.getsize(file)
-    return details, files, _safetensors.read_directory(path)
+    return details, files, safetensors.read_directory(path)
 
 
 class _Hub:
@@ -211,7 +212,7 @@ def main():
     )
     try:
         found = model_info(module.params)
-    except (ModelInfoError, ConfigError, _safetensors.SafetensorsError) as error:
+    except (ModelInfoError, ConfigError, safetensors.SafetensorsError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, model=json.loads(json.dumps(found)))
 

@@ -125,9 +125,9 @@ report:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._fleet import FleetError
-from ansible_collections.inferops.gpu_host.plugins.module_utils._plan_report import report
-from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import PlanError, plan
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.fleet import FleetError
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.plan import PlanError, plan
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.report import report
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import ServiceError
 
 

@@ -18,8 +18,8 @@ sys.path.insert(0, str(ROOT / "tests/unit"))
 
 import conftest  # noqa: F401  (makes the collection importable)
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._estimate import Engine, Layout, estimate
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_config import parse_model_config
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.estimate import Engine, Layout, estimate
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.config import parse_model_config
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB
 
 DEFAULT_RUNS = ROOT / "tests/ground_truth/vllm-0.26.0-h200.json"

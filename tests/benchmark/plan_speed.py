@@ -15,7 +15,7 @@ sys.path.insert(0, str(UNIT))
 import conftest  # noqa: F401  (makes the collection importable)
 from planning import DEEPSEEK_R1, PUBLISHED, QWEN_7B, hosts, service
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _planner
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import plan
 
 FLEETS = (125, 250, 500, 1000)
 
@@ -25,7 +25,7 @@ def timed(services, fleet, repeat=1):
     best, planned = None, None
     for _attempt in range(repeat):
         start = time.process_time()
-        planned = _planner.plan(services, fleet)
+        planned = plan.plan(services, fleet)
         seconds = time.process_time() - start
         best = seconds if best is None else min(best, seconds)
     return best, planned

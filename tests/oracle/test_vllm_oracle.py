@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_config import parse_model_config
-from ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_rules import refusals
-from ansible_collections.inferops.gpu_host.plugins.module_utils._weights import rank_weights
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.rules import refusals
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.weights import rank_weights
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.config import parse_model_config
 
 HERE = Path(__file__).resolve().parent
 MODELS = json.loads((HERE / "model_configs.json").read_text())["models"]

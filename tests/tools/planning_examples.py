@@ -18,8 +18,8 @@ sys.path.insert(0, str(ROOT / "tests/unit"))
 import conftest  # noqa: F401  (makes the collection importable)
 from planning import BGE_M3, DEEPSEEK_R1, DISTILL_70B, QWEN_7B, QWEN_14B, QWEN_32B, RERANKER, hosts, service
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._plan_report import report
-from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import plan
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.plan import plan
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.report import report
 
 # name → services, hosts
 EXAMPLES = {

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from planning import BGE_M3, PUBLISHED, QWEN_7B, QWEN_14B, QWEN_32B, RERANKER
 
 from ansible_collections.inferops.gpu_host.plugins.filter.planning import FilterModule
-from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import plan
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.plan import plan
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB
 
 plan_in_force = FilterModule().filters()["plan_in_force"]
@@ -144,7 +144,7 @@ def test_a_plan_in_force_is_kept_whole(declared, fleet):
 @pytest.mark.parametrize("value", [0, -1, 10**12, "many", None, [], True])
 @pytest.mark.parametrize("key", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"])
 def test_absurd_configurations_name_the_key(key, value):
-    from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import PlanError
+    from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.plan import PlanError
 
     config = dict(PUBLISHED[QWEN_7B], **{key: value})
     with pytest.raises(PlanError) as error:

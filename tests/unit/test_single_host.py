@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _placements, _vllm_container
-from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import plan
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.plan import plan
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import normalize_services
 
 ROOT = Path(__file__).resolve().parents[2]

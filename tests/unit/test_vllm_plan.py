@@ -5,7 +5,7 @@ import json
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._demo_model import demo_config
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.demo import demo_config
 from ansible_collections.inferops.gpu_host.plugins.modules import vllm_plan
 
 DEMO = {"name": "demo", "hub": "generated", "config": demo_config()}

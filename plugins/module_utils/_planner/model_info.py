@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _safetensors
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_config import parse_model_config
-from ansible_collections.inferops.gpu_host.plugins.module_utils._weights import parameter_counts
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.weights import parameter_counts
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model import safetensors as _safetensors
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.config import parse_model_config
 
 ENDPOINTS = {"modelscope": "https://www.modelscope.cn", "huggingface": "https://huggingface.co"}
 REVISIONS = {"modelscope": "master", "huggingface": "main"}

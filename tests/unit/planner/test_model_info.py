@@ -7,11 +7,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _demo_model, _model_info
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_config import parse_model_config
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model import demo
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.config import parse_model_config
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import model_info as _model_info
 from ansible_collections.inferops.gpu_host.plugins.modules import model_info
 
-CONFIG = _demo_model.demo_config()
+CONFIG = demo.demo_config()
 FILES = {"config.json": 400, "model.safetensors": 3 * 10**6, "tokenizer_config.json": 50, "README.md": 7}
 
 
@@ -85,7 +86,7 @@ def test_a_hub_that_cannot_be_reached(run):
 
 
 def test_from_a_directory_with_its_headers(run, tmp_path):
-    _demo_model.write_demo_model(str(tmp_path))
+    demo.write_demo_model(str(tmp_path))
     model = run(path=str(tmp_path), hub="local")["model"]
     assert model["source"] == str(tmp_path)
     assert model["safetensors"]["bytes"] == model["weights_bytes"]

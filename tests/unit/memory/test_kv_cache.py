@@ -7,13 +7,13 @@ import json
 import pytest
 from conftest import ROOT
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._estimate import Engine, Layout, estimate
-from ansible_collections.inferops.gpu_host.plugins.module_utils._kv_cache import (
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.estimate import Engine, Layout, estimate
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.kv_cache import (
     KvCacheError,
     layout_kv_cache,
     stage_of_layer,
 )
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_config import parse_model_config
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.config import parse_model_config
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB
 
 H200 = int(139.80 * GIB)

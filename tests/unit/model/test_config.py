@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_config import ConfigError, parse_model_config
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.config import ConfigError, parse_model_config
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],

@@ -6,8 +6,11 @@ import struct
 
 import pytest
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _demo_model, _safetensors
-from ansible_collections.inferops.gpu_host.plugins.module_utils._safetensors import SafetensorsError
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model import (
+    demo,
+    safetensors,
+)
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.safetensors import SafetensorsError
 
 
 def file_of(header, body=b""):
@@ -23,9 +26,9 @@ HEADER = {
 
 
 def test_a_header_is_read_without_the_tensors():
-    tensors = _safetensors.read_header(io.BytesIO(file_of(HEADER)))
+    tensors = safetensors.read_header(io.BytesIO(file_of(HEADER)))
     assert tensors["a"] == {"dtype": "BF16", "shape": [4, 8], "bytes": 64}
-    assert _safetensors.summarize(tensors) == {
+    assert safetensors.summarize(tensors) == {
         "tensors": 2,
         "bytes": 80,
         "elements": 48,
@@ -50,24 +53,24 @@ def test_a_header_is_read_without_the_tensors():
 )
 def test_what_is_no_whole_file_is_refused(content, message):
     with pytest.raises(SafetensorsError, match=message):
-        _safetensors.read_header(io.BytesIO(content), len(content), "model.safetensors")
+        safetensors.read_header(io.BytesIO(content), len(content), "model.safetensors")
 
 
 def test_a_whole_file_passes():
     content = file_of(HEADER, b"x" * 80)
-    assert len(_safetensors.read_header(io.BytesIO(content), len(content))) == 2
+    assert len(safetensors.read_header(io.BytesIO(content), len(content))) == 2
 
 
 def test_an_index_must_find_its_files(tmp_path):
     (tmp_path / "model-1.safetensors").write_bytes(file_of(HEADER, b"x" * 80))
     index = {"weight_map": {"a": "model-1.safetensors", "c": "model-2.safetensors"}}
-    (tmp_path / _safetensors.INDEX).write_text(json.dumps(index))
+    (tmp_path / safetensors.INDEX).write_text(json.dumps(index))
     with pytest.raises(SafetensorsError, match=r"1 files that are not there: model-2\.safetensors"):
-        _safetensors.read_directory(str(tmp_path))
+        safetensors.read_directory(str(tmp_path))
 
 
 def test_the_demo_model_is_read_whole(tmp_path):
-    _demo_model.write_demo_model(str(tmp_path))
-    summary = _safetensors.summarize(_safetensors.read_directory(str(tmp_path)))
+    demo.write_demo_model(str(tmp_path))
+    summary = safetensors.summarize(safetensors.read_directory(str(tmp_path)))
     assert list(summary["by_dtype"]) == ["BF16"]
     assert summary["bytes"] == 2 * summary["elements"]

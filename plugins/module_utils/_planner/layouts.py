@@ -9,15 +9,16 @@ import math
 import re
 from dataclasses import replace
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _performance, _vllm_rules
-from ansible_collections.inferops.gpu_host.plugins.module_utils._engine_profiles import profile_for
-from ansible_collections.inferops.gpu_host.plugins.module_utils._estimate import (
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory import rules
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.estimate import (
     Engine,
     Layout,
     estimate,
     naive_bytes,
     naive_estimate,
 )
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.profiles import profile_for
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import performance
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GB, GIB
 
 MOST_HOSTS = 16  # of one replica
@@ -48,7 +49,7 @@ class Subject:
         self.spec = spec  # None: only a parameter count is known
         self.type = service["type"] or kind or "chat"
         self.engine_version = service["engine_version"] or _version_of(service["image"]) or engine_version
-        self.parameters = _performance.count_parameters(spec) if spec else None
+        self.parameters = performance.count_parameters(spec) if spec else None
         self.notes = []
         self.weights_bytes = None  # what the hub's listing says
 
@@ -296,14 +297,14 @@ def choose_dtype(subject, kind):
     if fixed:
         return fixed
     stored = subject.spec.dtype if subject.spec else None
-    if kind is not None and kind.capability < _vllm_rules.BFLOAT16_FLOOR:
-        return "float32" if subject.spec and subject.spec.model_type in _vllm_rules.FLOAT16_UNSTABLE else "float16"
+    if kind is not None and kind.capability < rules.BFLOAT16_FLOOR:
+        return "float32" if subject.spec and subject.spec.model_type in rules.FLOAT16_UNSTABLE else "float16"
     return "bfloat16" if stored in (None, "bfloat16") else "float16"
 
 
 def refused_by_vllm(subject, kind, candidate):
     """vLLM's first reason against this layout, or ''."""
-    found = _vllm_rules.refusals(
+    found = rules.refusals(
         subject.spec,
         candidate.tp,
         candidate.pp,
@@ -375,7 +376,7 @@ def _judge_by_memory(subject, candidate, utilization):
             candidate.shortened = fixed_length is None and shorter < found.max_model_len
             found = run_estimate(subject, candidate, utilization, shorter)
     candidate.estimate, candidate.utilization, candidate.max_model_len = found, utilization, found.max_model_len
-    candidate.speed = _performance.speed(
+    candidate.speed = performance.speed(
         subject.spec, subject.parameters, found, kind, candidate.tp, candidate.pp, candidate.hosts
     )
     if not found.fits:
@@ -426,5 +427,5 @@ def _judge_by_count(subject, candidate):
     candidate.utilization = subject.service["gpu_memory_utilization"] or default_share(subject, kind, candidate.gpus)
     length = subject.service["max_model_len"]
     candidate.max_model_len = None if length == "auto" else length
-    candidate.speed = _performance.Speed(0.0, 0.0, 0)
+    candidate.speed = performance.Speed(0.0, 0.0, 0)
     return candidate if found.fits else candidate.refuse(found.reason, TOO_SMALL)

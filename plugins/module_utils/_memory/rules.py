@@ -9,18 +9,18 @@ import math
 from dataclasses import dataclass, field
 from typing import Mapping
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._architectures import traits_of
-from ansible_collections.inferops.gpu_host.plugins.module_utils._quantization import (
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.quantization import (
     SMALLEST_REFINED_BLOCK,
     is_unquantized,
 )
-from ansible_collections.inferops.gpu_host.plugins.module_utils._units import round_up
-from ansible_collections.inferops.gpu_host.plugins.module_utils._weights import (
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.weights import (
     DEFAULT_ENGINE,
     VOCABULARY_PADDING,
     engine_tuple,
     loaded_dtype,
 )
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.architectures import traits_of
+from ansible_collections.inferops.gpu_host.plugins.module_utils._units import round_up
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_config import parse_model_config
-from ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_rules import refusals
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.rules import refusals
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.config import parse_model_config
 
-MODELS = json.loads((Path(__file__).resolve().parents[1] / "oracle" / "model_configs.json").read_text())["models"]
+MODELS = json.loads((Path(__file__).resolve().parents[2] / "oracle" / "model_configs.json").read_text())["models"]
 
 
 def codes(name, **layout):

@@ -14,16 +14,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Tuple
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._architectures import traits_of
-from ansible_collections.inferops.gpu_host.plugins.module_utils._encoder_weights import HEAD_BYTES, encoder_tensors
-from ansible_collections.inferops.gpu_host.plugins.module_utils._quantization import (
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.encoder_weights import (
+    HEAD_BYTES,
+    encoder_tensors,
+)
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.quantization import (
     expert_tensors,
     is_unquantized,
     is_unquantized_head,
     linear_tensors,
 )
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.vision_weights import vision_tensors
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.architectures import traits_of
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import MIB, ceil_div, round_up
-from ansible_collections.inferops.gpu_host.plugins.module_utils._vision_weights import vision_tensors
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 VOCABULARY_PADDING = 64

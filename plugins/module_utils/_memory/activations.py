@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._architectures import traits_of
-from ansible_collections.inferops.gpu_host.plugins.module_utils._spec_memo import SpecMemo
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.memo import SpecMemo
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.architectures import traits_of
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import MIB, ceil_div, round_up
 
 CUBLAS_WORKSPACE = 32 * MIB  # PyTorch's on Hopper, from the first 16-bit matrix product on

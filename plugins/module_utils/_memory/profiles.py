@@ -6,7 +6,7 @@ with its source. "Measured" means the runs in tests/ground_truth."""
 
 from __future__ import annotations
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._activations import (
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.activations import (
     activation_peak,
     activation_peak_0_19,
     new_model_runner,

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Services × fleet → plan.
 
-1. Every layout that could be is judged once per kind of GPU: refused by vLLM, too small, or possible (_layouts.py).
+1. Every layout that could be is judged once per kind of GPU: refused by vLLM, too small, or possible (layouts.py).
 2. What runs already stays where it is while that is still valid.
 3. Every other service gets the fewest GPUs that serve it, the least flexible first. Then the services in turn take
    their part of the GPUs that are left, in the way that their objective likes best.
@@ -16,14 +16,25 @@ from __future__ import annotations
 
 import math
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _layouts
-from ansible_collections.inferops.gpu_host.plugins.module_utils._demo_model import demo_config
-from ansible_collections.inferops.gpu_host.plugins.module_utils._fleet import build_fleet
-from ansible_collections.inferops.gpu_host.plugins.module_utils._layouts import POSSIBLE, TOO_SMALL, Candidate, Subject
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_config import parse_model_config
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_info import detect_type
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_spec import ConfigError
-from ansible_collections.inferops.gpu_host.plugins.module_utils._placing import FIRST_PORT, Placer, Use, divide, named
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.config import parse_model_config
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.demo import demo_config
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.spec import ConfigError
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import layouts
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.fleet import build_fleet
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.layouts import (
+    POSSIBLE,
+    TOO_SMALL,
+    Candidate,
+    Subject,
+)
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.model_info import detect_type
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.placer import (
+    FIRST_PORT,
+    Placer,
+    Use,
+    divide,
+    named,
+)
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import normalize_services
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB, format_bytes
 
@@ -72,7 +83,7 @@ def plan(
 ):
     """The plan for declared services on declared or found hosts.
 
-    hosts: see _fleet.build_fleet. models: {service name: model_info's answer, or {"config": …}}.
+    hosts: see _planner.fleet.build_fleet. models: {service name: model_info's answer, or {"config": …}}.
     defaults: values for keys that services leave out. current: the services of a plan that is in force.
     Returns the plan; its `problems` say what could not be placed.
     Raises ServiceError, FleetError or PlanError for input that cannot be understood.
@@ -104,7 +115,7 @@ def _attempt(subjects, fleet, current, level):
             widths = sorted((len(devices) for _host, devices in pools[kind]), reverse=True)
             if job.service["gpus"] and not job.service["hosts"]:
                 widths = widths[:1]  # an index without a host means that GPU of one host
-            job.candidates.extend(_layouts.candidates(job.subject, kind, widths))
+            job.candidates.extend(layouts.candidates(job.subject, kind, widths))
     _keep(placer, cuda, {entry["name"]: entry for entry in current}, level)
     _admit_all(placer, [job for job in cuda if not job.kept])
     _improve(placer, [job for job in cuda if not job.kept and job.chosen])
@@ -236,7 +247,7 @@ def _still_valid(job, entry, replicas):
         pinned["max_model_len"] = entry["engine"]["max_model_len"]
     subject = Subject(pinned, job.subject.spec, job.subject.type, job.subject.engine_version)
     tp, pp = layout.get("tensor_parallel_size", 1), layout.get("pipeline_parallel_size", 1)
-    candidate = _layouts.judge(subject, kind, tp, pp, len(replicas[0]), [tp * pp], share)
+    candidate = layouts.judge(subject, kind, tp, pp, len(replicas[0]), [tp * pp], share)
     if candidate.verdict != POSSIBLE:
         return candidate.reason
     least = _fixed_least(candidate, share)
@@ -539,7 +550,7 @@ def _settle(jobs):
                 job.service, max_model_len=candidate.max_model_len if job.kept else job.service["max_model_len"]
             )
             subject = Subject(pinned, job.subject.spec, job.subject.type, job.subject.engine_version)
-            settled = _layouts.judge(
+            settled = layouts.judge(
                 subject, candidate.kind, candidate.tp, candidate.pp, candidate.hosts, [candidate.gpus], share
             )
             settled.utilization = share
@@ -572,7 +583,7 @@ def _place_on_cpu(placer, job):
     candidate.hosts = spread
     if job.subject.spec is not None:
         cache = _cpu_cache(service)
-        candidate.estimate = _layouts.cpu_estimate(job.subject, candidate, cache)
+        candidate.estimate = layouts.cpu_estimate(job.subject, candidate, cache)
         candidate.max_model_len = candidate.estimate.max_model_len
         needed = sum(r.weights + r.activation for r in candidate.estimate.ranks) + cache + CPU_OVERHEAD
         roomy = [host for host in allowed if host.memory is None or host.memory >= needed]
@@ -661,7 +672,7 @@ def _answer(job, in_force):
         answer.update({key: in_force[key] for key in ("layout", "engine", "placements")}, kept=True)
     kind = chosen.kind if chosen else (job.candidates[0].kind if job.candidates else None)
     width = max((c.tp for c in job.candidates if c.hosts and c.kind == kind), default=None)
-    answer["naive"] = _layouts.naive(subject, kind, width)
+    answer["naive"] = layouts.naive(subject, kind, width)
     answer["rejected"] = [
         dict(
             c.where(),

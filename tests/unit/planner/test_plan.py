@@ -5,8 +5,8 @@ import copy
 import pytest
 from planning import BGE_M3, PUBLISHED, QWEN_7B, QWEN_14B, QWEN_32B, RERANKER, hosts, indexes, service, shape
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._fleet import FleetError
-from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import PlanError, plan
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.fleet import FleetError
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.plan import PlanError, plan
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import ServiceError
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB
 

@@ -1,18 +1,18 @@
 # Copyright (c) 2026, the inferops.gpu_host maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every dialect of config.json → one ModelSpec (see _model_spec.py for what its fields mean)."""
+"""Every dialect of config.json → one ModelSpec (see _model/spec.py for what its fields mean)."""
 
 from __future__ import annotations
 
 from typing import Mapping, Optional
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._architectures import (
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.architectures import (
     ARCHITECTURES,
     MODEL_TYPE_DEFAULTS,
     resolve_traits,
 )
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_spec import (
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.spec import (
     AttentionSpec,
     ConfigError,
     LayerSpec,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._estimate import (
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.estimate import (
     Engine,
     Layout,
     estimate,
     naive_bytes,
     naive_estimate,
 )
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_config import parse_model_config
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.config import parse_model_config
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GB, GIB
 
 H200 = int(139.80 * GIB)

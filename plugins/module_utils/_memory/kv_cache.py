@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.weights import stage_layers
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import ceil_div, round_up
-from ansible_collections.inferops.gpu_host.plugins.module_utils._weights import stage_layers
 
 DEFAULT_BLOCK_SIZE = 16
 KERNEL_BLOCK_SIZE = 16  # smallest block of the FlashAttention and Triton backends

@@ -4,7 +4,7 @@ import hashlib
 import json
 import struct
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _demo_model
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model import demo
 
 
 def header_of(content):
@@ -13,7 +13,7 @@ def header_of(content):
 
 
 def test_the_weights_are_a_whole_safetensors_file(tmp_path):
-    sizes = _demo_model.write_demo_model(str(tmp_path))
+    sizes = demo.write_demo_model(str(tmp_path))
     content = (tmp_path / "model.safetensors").read_bytes()
     header, body = header_of(content)
     del header["__metadata__"]
@@ -30,21 +30,21 @@ def test_the_weights_are_a_whole_safetensors_file(tmp_path):
 
 def test_the_same_seed_gives_the_same_bytes_everywhere():
     # Recorded once: a change here changes every operator's demo model and so must be meant.
-    digest = hashlib.sha256(_demo_model.demo_files()["model.safetensors"]).hexdigest()
+    digest = hashlib.sha256(demo.demo_files()["model.safetensors"]).hexdigest()
     assert digest == "122683aba433c8eded172126a869fd54a2d9f713035b2648f1693aabce528d02"
-    assert _demo_model.demo_files(seed=1)["model.safetensors"] != _demo_model.demo_files()["model.safetensors"]
+    assert demo.demo_files(seed=1)["model.safetensors"] != demo.demo_files()["model.safetensors"]
 
 
 def test_the_vocabulary_is_full_and_every_merge_makes_a_token_of_two_tokens():
-    tokens, merges, words = _demo_model._vocabulary()
-    assert len(tokens) == len(set(tokens)) == _demo_model.demo_config()["vocab_size"]
+    tokens, merges, words = demo._vocabulary()
+    assert len(tokens) == len(set(tokens)) == demo.demo_config()["vocab_size"]
     for left, right in merges:
         assert {left, right, left + right} <= set(tokens)
     assert len(words) > 60
 
 
 def test_weights_are_finite_and_small():
-    content = _demo_model.demo_files()["model.safetensors"]
+    content = demo.demo_files()["model.safetensors"]
     header, _body = header_of(content)
     start = 8 + struct.unpack("<Q", content[:8])[0]
     begin, end = header["model.layers.1.mlp.up_proj.weight"]["data_offsets"]

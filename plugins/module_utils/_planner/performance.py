@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._weights import parameter_counts
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.weights import parameter_counts
 
 PROMPT_TOKENS = 512
 OUTPUT_TOKENS = 256

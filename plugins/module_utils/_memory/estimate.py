@@ -9,16 +9,16 @@ import math
 from dataclasses import dataclass, replace
 from typing import Optional, Tuple
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._activations import Batch
-from ansible_collections.inferops.gpu_host.plugins.module_utils._engine_profiles import batch_defaults, profile_for
-from ansible_collections.inferops.gpu_host.plugins.module_utils._kv_cache import DTYPE_BYTES, layout_kv_cache
-from ansible_collections.inferops.gpu_host.plugins.module_utils._spec_memo import SpecMemo
-from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GB, GIB
-from ansible_collections.inferops.gpu_host.plugins.module_utils._weights import (
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.activations import Batch
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.kv_cache import DTYPE_BYTES, layout_kv_cache
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.memo import SpecMemo
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.profiles import batch_defaults, profile_for
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.weights import (
     loaded_dtype,
     rank_weights,
     stage_layers,
 )
+from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GB, GIB
 
 NAIVE_OVERHEAD = 1.2
 

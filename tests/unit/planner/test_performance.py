@@ -3,17 +3,17 @@ from __future__ import annotations
 import pytest
 from planning import PUBLISHED, QWEN_7B, QWEN_32B
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _performance
-from ansible_collections.inferops.gpu_host.plugins.module_utils._estimate import Engine, Layout, estimate
-from ansible_collections.inferops.gpu_host.plugins.module_utils._fleet import build_fleet
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_config import parse_model_config
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.estimate import Engine, Layout, estimate
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.config import parse_model_config
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import performance
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.fleet import build_fleet
 
 
 def speed(model, gpu, tp, pp, requests=256, hosts=1):
     spec = parse_model_config(PUBLISHED[model])
     kind = build_fleet([{"name": "a", "gpus": gpu}])[0].devices[0].kind
     found = estimate(spec, Layout(tp, pp), Engine(max_model_len=8192, max_num_seqs=requests), kind.total)
-    return _performance.speed(spec, _performance.count_parameters(spec), found, kind, tp, pp, hosts)
+    return performance.speed(spec, performance.count_parameters(spec), found, kind, tp, pp, hosts)
 
 
 @pytest.mark.parametrize(

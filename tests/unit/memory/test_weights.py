@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_config import parse_model_config
-from ansible_collections.inferops.gpu_host.plugins.module_utils._weights import (
+from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.weights import (
     allocated_bytes,
     loaded_dtype,
     parameter_counts,
     rank_weights,
     stage_layers,
 )
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.config import parse_model_config
 
 MIB = 1024**2
-MODELS = json.loads((Path(__file__).resolve().parents[1] / "oracle" / "model_configs.json").read_text())["models"]
+MODELS = json.loads((Path(__file__).resolve().parents[2] / "oracle" / "model_configs.json").read_text())["models"]
 
 
 def spec_of(name):
