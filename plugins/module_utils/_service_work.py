@@ -24,6 +24,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils import (
     _tei_container,
     _vllm_container,
 )
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redaction import Redaction, is_secret_name
 
 PREVIOUS, CANDIDATE, FAILED = ".previous", ".candidate", ".failed"
 CANDIDATE_PORTS = range(18000, 19000)
@@ -275,17 +276,18 @@ def options_of(text):
 
 
 def option_changes(before, after):
-    """What changed between two configuration files of the engine, one line each, without the API key."""
+    """What changed between two configuration files of the engine, one line each, without secrets."""
     before, after = options_of(before), options_of(after)
+    redaction = Redaction(before, after)
     lines = []
     for name in sorted(set(before) | set(after)):
         old, new = before.get(name), after.get(name)
         if old == new:
             continue
-        if name == "api-key":
-            lines.append("api-key: " + ("removed" if new is None else "added" if old is None else "changed"))
+        if is_secret_name(name) or redaction(old) == redaction(new):
+            lines.append(f"{name}: " + ("removed" if new is None else "added" if old is None else "changed"))
         else:
-            lines.append(f"{name}: {_said(old)} → {_said(new)}")
+            lines.append(f"{name}: {_said(redaction(old))} → {_said(redaction(new))}")
     return lines
 
 

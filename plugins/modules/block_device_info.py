@@ -199,9 +199,8 @@ import glob
 import os
 import stat
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _block_devices as block
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 from ansible_collections.inferops.gpu_host.plugins.module_utils._space import (
     REQUIREMENT_SPEC,
     filesystem_of,
@@ -331,7 +330,7 @@ def hidden_files(mountpoints):
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             "devices": {"type": "list", "elements": "str", "default": []},
             "disks": {

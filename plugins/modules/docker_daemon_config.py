@@ -138,11 +138,10 @@ import os
 import signal
 import tempfile
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _daemon_json as daemon_json
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_engine import configured_keys, option_value
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 MEMORY_COMMENT = "What inferops.gpu_host.docker_daemon_config has set in daemon.json, and for whom. Not read by Docker."
 
@@ -345,7 +344,7 @@ def revert(module, host, store):
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             "config": {"type": "dict"},
             "owner": {"type": "str", "default": "default"},

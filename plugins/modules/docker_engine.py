@@ -85,10 +85,9 @@ import signal
 import subprocess
 import time
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_engine import failure_reason
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 POLL_INTERVAL = 0.2
 LOG_TAIL = 20
@@ -188,7 +187,7 @@ class DirectEngine(Engine):
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             "state": {"type": "str", "choices": ["started", "restarted", "stopped"], "default": "started"},
             "user": {"type": "str"},

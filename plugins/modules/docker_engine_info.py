@@ -115,10 +115,9 @@ running_containers:
 import importlib.util
 import re
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_engine import running_containers
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 
 def installed_version(module):
@@ -130,7 +129,7 @@ def installed_version(module):
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={"user": {"type": "str"}, "guard_labels": {"type": "list", "elements": "str", "default": []}},
         supports_check_mode=True,
     )

@@ -162,9 +162,8 @@ comparison:
       elements: str
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _engine_log
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 
 def _of_container(module, name, lines):
@@ -179,7 +178,7 @@ def _of_container(module, name, lines):
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             "container": {"type": "str"},
             "path": {"type": "path"},

@@ -95,9 +95,8 @@ hint:
 
 import os
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _nvidia_smi
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 
 def _ask(module, program, arguments):
@@ -128,7 +127,7 @@ def gpu_info(module):
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             "nvidia_smi": {"type": "str", "default": "nvidia-smi"},
             "timeout": {"type": "int", "default": 60},

@@ -120,9 +120,8 @@ hints:
 
 import os
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _gpu_preflight, _nvidia_smi
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 NVIDIA = "0x10de"
 PCI_DEVICES = "/sys/bus/pci/devices"
@@ -186,7 +185,7 @@ def main():
         "quantization": {"type": "str"},
         "gpus": {"type": "list", "elements": "str", "default": []},
     }
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={"services": {"type": "list", "elements": "dict", "default": [], "options": service}},
         supports_check_mode=True,
     )

@@ -76,9 +76,8 @@ python_modules:
 import importlib.util
 import os
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils._listening import listeners
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 from ansible_collections.inferops.gpu_host.plugins.module_utils._space import (
     REQUIREMENT_SPEC,
     filesystem_of,
@@ -107,7 +106,7 @@ def importable(name):
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             "paths": {"type": "list", "elements": "path", "default": []},
             "python_modules": {"type": "list", "elements": "str", "default": []},

@@ -171,13 +171,12 @@ summary:
   sample: ["qwen2.5-7b-instruct (chat) at http://127.0.0.1:8000/v1", "  ok    models               qwen2.5-7b-instruct"]
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _inference_check
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             "endpoint": {"type": "str", "required": True},
             "model": {"type": "str"},

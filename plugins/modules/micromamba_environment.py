@@ -98,9 +98,8 @@ import os
 import shutil
 import time
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _micromamba as micromamba
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 
 def last_spec(prefix):
@@ -138,7 +137,7 @@ def run(module, command, what, environment=None):
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             "name": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},

@@ -99,7 +99,6 @@ import json
 import os
 from urllib.error import HTTPError, URLError
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model import safetensors
@@ -107,6 +106,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._model.demo impo
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.spec import ConfigError
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import model_info as _model_info
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.model_info import ModelInfoError
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 
 def _from_directory(path):
@@ -191,7 +191,7 @@ def model_info(params):
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             "model": {"type": "str"},
             "hub": {

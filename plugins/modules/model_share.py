@@ -81,13 +81,12 @@ bytes_sent:
 
 from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_share import share
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             "directory": {"type": "path", "required": True},
             "address": {"type": "str", "default": "0.0.0.0"},

@@ -269,8 +269,6 @@ size_only:
 import json
 import os
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_sources as sources
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_manifest import (
     ManifestError,
@@ -285,6 +283,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._model_snapshot 
     absent,
     locked,
 )
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 OPTIONS = (
     "state",
@@ -355,7 +354,7 @@ def check_arguments(module):
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             "directory": {"type": "path", "required": True},
             "state": {"type": "str", "choices": ["present", "verified", "absent"], "default": "present"},

@@ -71,9 +71,8 @@ import ipaddress
 import os
 import socket
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils._network import parse_interfaces
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 
 def way_to(names):
@@ -120,7 +119,7 @@ def rdma_ports(root="/sys/class/infiniband"):
 
 
 def main():
-    module = AnsibleModule(argument_spec={"peers": {"type": "dict", "default": {}}}, supports_check_mode=True)
+    module = RedactingModule(argument_spec={"peers": {"type": "dict", "default": {}}}, supports_check_mode=True)
     program = module.get_bin_path("ip", required=True, opt_dirs=["/sbin", "/usr/sbin"])
     output = module.run_command([program, "-j", "-d", "address", "show"], check_rc=True)[1]
     module.exit_json(

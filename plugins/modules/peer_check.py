@@ -109,9 +109,8 @@ import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 _REASONS = {
     errno.ECONNREFUSED: "refused",
@@ -211,7 +210,7 @@ def close(listener):
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             "state": {"type": "str", "choices": ["listening", "connected", "closed"], "required": True},
             "address": {"type": "str"},

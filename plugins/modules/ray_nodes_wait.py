@@ -62,15 +62,14 @@ seconds:
 
 import time
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _ray
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 PAUSE = 2  # seconds between two questions; each takes about as long
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             "container": {"type": "str", "required": True},
             "address": {"type": "str", "required": True},

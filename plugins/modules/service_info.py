@@ -87,12 +87,11 @@ import json
 import os
 from urllib.parse import quote
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _container_state, _metrics
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
 from ansible_collections.inferops.gpu_host.plugins.module_utils._inference_check import Endpoint
 from ansible_collections.inferops.gpu_host.plugins.module_utils._listening import listeners
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 
 def look_at(docker, name, params):
@@ -122,7 +121,7 @@ def listening(docker):
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             "containers": {"type": "list", "elements": "str", "default": []},
             "images": {"type": "list", "elements": "str", "default": []},

@@ -84,11 +84,10 @@ log:
 
 import time
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _container_state, _engine_log
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
 from ansible_collections.inferops.gpu_host.plugins.module_utils._inference_check import Endpoint
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 PAUSE = 1  # seconds between two looks
 LOG_OF_A_START = 2000  # lines
@@ -102,7 +101,7 @@ def answers(url):
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             "container": {"type": "str", "required": True},
             "url": {"type": "str", "required": True},

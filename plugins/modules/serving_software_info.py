@@ -64,10 +64,9 @@ import os
 import platform
 import urllib.parse
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_snapshot
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 from ansible_collections.inferops.gpu_host.plugins.module_utils._sameness import parse_toolkit
 
 
@@ -121,7 +120,7 @@ def driver():
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             "image": {"type": "str", "required": True},
             "model_dir": {"type": "path"},

@@ -123,16 +123,15 @@ report:
   elements: str
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.fleet import FleetError
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.plan import PlanError, plan
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.report import report
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import ServiceError
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             # The keys of a service are checked by normalize_services, with better messages.
             "services": {"type": "list", "elements": "dict", "required": True},

@@ -102,9 +102,8 @@ import sys
 import tempfile
 import zipfile
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _wheelhouse
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 STATE = "request.json"
 
@@ -185,7 +184,7 @@ def gather(module, directory):
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             "dest": {"type": "path", "required": True},
             "requirements": {"type": "list", "elements": "str", "default": []},

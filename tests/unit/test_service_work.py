@@ -253,3 +253,10 @@ def test_option_changes_never_show_the_key():
         "max-model-len: 2048 → 4096",
     ]
     assert option_changes(None, after)[0] == "api-key: added"
+
+
+def test_option_changes_show_no_other_secret_either():
+    before = json.dumps({"hf-token": "planted", "media": ["https://me:planted@host/a"], "extra": {"a": "planted"}})
+    after = json.dumps({"hf-token": "other", "media": ["https://me:other@host/a"], "extra": {"a": "planted", "b": 1}})
+    lines = option_changes(before, after)
+    assert lines == ['extra: {"a": "***"} → {"a": "***", "b": 1}', "hf-token: changed", "media: changed"]

@@ -37,7 +37,7 @@ def test_the_rc_file_never_asks_the_licensed_channel(host):
 def test_the_binary_is_everybodys(host):
     binary = host.file("/usr/bin/micromamba")
     assert (binary.user, binary.mode) == ("root", 0o755)
-    assert not host.file("/var/tmp/micromamba-download").exists
+    assert host.run("ls -d /var/cache/micromamba-*").rc != 0, "the private directory of the download was left"
 
 
 def test_the_environment_has_what_was_declared(host):
