@@ -4,72 +4,92 @@
 """What vLLM's log says: how far a start has come, what was allocated, or why it failed.
 
 The patterns were read from vLLM's sources from 0.6.4 to 0.33 and tried on real logs in tests/captured.
+
+A log holds what users, models and engines put into it, so the time to read it must grow no faster than its length: its
+last MOST_READ characters count, a line is cut at LONGEST_LINE, and no part of a pattern repeats without end.
 """
 
 from __future__ import annotations
 
 import re
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB, format_bytes
+from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB, MIB, format_bytes
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import printable
 
-_PREFIX = re.compile(
+MOST_READ = 2 * MIB  # a start writes some 100 KiB, 5,000 lines of a busy engine one MiB
+LONGEST_LINE = 4000
+_REPETITION = re.compile(r"\\d\+|\\.|\[(?:\\.|[^\]\\])*\]|[*+]")
+_FEW = {"*": "{0,300}", "+": "{1,300}", r"\d+": r"\d{1,15}"}
+
+
+def _pattern(text, flags=0):
+    """`text` compiled, with every `*` and `+` held to 300 repetitions and numbers to 15 digits."""
+    return re.compile(_REPETITION.sub(lambda found: _FEW.get(found.group(), found.group()), text), flags)
+
+
+_PREFIX = _pattern(
     r"^(?:\((?P<process>[\w-]+)(?: rank=\d+)? pid=\d+\) ?)?"
     r"(?:(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d (?:\[[\w./]+:\d+\]|[\w.]+:\d+\]) ?)?"
 )
-_START = re.compile(r"vLLM API server version|non-default args:|args: Namespace\(")
-_READY = re.compile(r"Application startup complete|Uvicorn running on")
-_GIB = r"([\d.]+) ?GiB"
+_START = _pattern(r"vLLM API server version|non-default args:|args: Namespace\(")
+_READY = _pattern(r"Application startup complete|Uvicorn running on")
+_NUMBER = r"(?<![\d.])\d+(?:\.\d+)?(?![\d.])"
+_GIB = rf"({_NUMBER}) ?GiB"
 
 # (key, pattern): sizes that each rank reports for itself
 _RANK_SIZES = (
-    ("weights", re.compile(rf"Model loading took {_GIB}")),
-    ("weights", re.compile(r"Loading model weights took ([\d.]+) GB")),
-    ("weights", re.compile(rf"model weights take {_GIB}")),
-    ("kv_cache", re.compile(rf"Available KV cache memory: {_GIB}")),
-    ("kv_cache", re.compile(rf"the rest of the memory reserved for KV Cache is {_GIB}")),
-    ("kv_cache", re.compile(rf"kv_cache_size={_GIB}")),
-    ("kv_cache", re.compile(r"Explicitly set \(([\d.]+)/[\d.]+\) GiB for KV cache")),
-    ("activation", re.compile(rf"PyTorch activation peak memory takes {_GIB}")),
-    ("activation", re.compile(rf"{_GIB} for peak activation")),
-    ("non_torch", re.compile(rf"non_torch_memory takes {_GIB}")),
-    ("non_torch", re.compile(rf"{_GIB} for non-torch memory")),
-    ("non_torch", re.compile(rf"non_torch_memory={_GIB}")),
-    ("cuda_graphs", re.compile(rf"Graph capturing finished in \d+ secs, took {_GIB}")),
-    ("cuda_graphs", re.compile(rf"{_GIB} for CUDAGraph memory")),
-    ("gpu_total", re.compile(r"Free memory on device \S* ?\([\d.]+/([\d.]+) GiB\) on startup")),
-    ("gpu_free", re.compile(r"Free memory on device \S* ?\(([\d.]+)/[\d.]+ GiB\) on startup")),
+    ("weights", _pattern(rf"Model loading took {_GIB}")),
+    ("weights", _pattern(rf"Loading model weights took ({_NUMBER}) GB")),
+    ("weights", _pattern(rf"model weights take {_GIB}")),
+    ("kv_cache", _pattern(rf"Available KV cache memory: {_GIB}")),
+    ("kv_cache", _pattern(rf"the rest of the memory reserved for KV Cache is {_GIB}")),
+    ("kv_cache", _pattern(rf"kv_cache_size={_GIB}")),
+    ("kv_cache", _pattern(rf"Explicitly set \(({_NUMBER})/{_NUMBER}\) GiB for KV cache")),
+    ("activation", _pattern(rf"PyTorch activation peak memory takes {_GIB}")),
+    ("activation", _pattern(rf"{_GIB} for peak activation")),
+    ("non_torch", _pattern(rf"non_torch_memory takes {_GIB}")),
+    ("non_torch", _pattern(rf"{_GIB} for non-torch memory")),
+    ("non_torch", _pattern(rf"non_torch_memory={_GIB}")),
+    ("cuda_graphs", _pattern(rf"Graph capturing finished in \d+ secs, took {_GIB}")),
+    ("cuda_graphs", _pattern(rf"{_GIB} for CUDAGraph memory")),
+    ("gpu_total", _pattern(rf"Free memory on device \S* ?\({_NUMBER}/({_NUMBER}) GiB\) on startup")),
+    ("gpu_free", _pattern(rf"Free memory on device \S* ?\(({_NUMBER})/{_NUMBER} GiB\) on startup")),
 )
 _SECONDS = (
-    ("load", re.compile(r"Model loading took .* and ([\d.]+) seconds")),
-    ("load", re.compile(r"Loading weights took ([\d.]+) seconds")),
-    ("compile", re.compile(r"torch\.compile (?:takes|took) ([\d.]+) s in total")),
-    ("cuda_graphs", re.compile(r"Graph capturing finished in (\d+) secs")),
-    ("initialize", re.compile(r"init engine \(.*\) took ([\d.]+) s")),
+    ("load", _pattern(rf"Model loading took .* and ({_NUMBER}) seconds")),
+    ("load", _pattern(rf"Loading weights took ({_NUMBER}) seconds")),
+    ("compile", _pattern(rf"torch\.compile (?:takes|took) ({_NUMBER}) s in total")),
+    ("cuda_graphs", _pattern(r"Graph capturing finished in (\d+) secs")),
+    ("initialize", _pattern(rf"init engine \(.*\) took ({_NUMBER}) s")),
 )
-_TOKENS = re.compile(r"(?:GPU|CPU) KV cache size: ([\d,]+) tokens")
-_CONCURRENCY = re.compile(r"Maximum concurrency for ([\d,]+) tokens per request: ([\d.]+)x")
-_VERSION = re.compile(r"(?:vLLM API server version|LLM engine \(v|\bversion) ?(\d+\.\d+\.\d+[\w.+]*)")
+_TOKENS = _pattern(r"(?:GPU|CPU) KV cache size: (\d[\d,]{0,19}) tokens")
+_CONCURRENCY = _pattern(rf"Maximum concurrency for (\d[\d,]{{0,19}}) tokens per request: ({_NUMBER})x")
+_VERSION = _pattern(r"(?:vLLM API server version|LLM engine \(v|\bversion) ?(\d+\.\d+\.\d+[\w.+]*)")
 
 # (phase, pattern): the furthest one that the log shows is where the start is
 _PHASES = (
     ("starting", _START),
-    ("loading", re.compile(r"Starting to load model|Loading safetensors|Loading pt checkpoint")),
-    ("profiling", re.compile(r"Model loading took|Loading weights took|Loading model weights took")),
-    ("compiling", re.compile(r"Using cache directory.*torch.compile|Dynamo bytecode transform|Compiling a graph")),
-    ("allocating", re.compile(r"Available KV cache memory|KV cache size:|# GPU blocks")),
-    ("capturing", re.compile(r"Capturing (?:CUDA graph|cudagraph)", re.IGNORECASE)),
-    ("warming_up", re.compile(r"init engine \(")),
+    ("loading", _pattern(r"Starting to load model|Loading safetensors|Loading pt checkpoint")),
+    ("profiling", _pattern(r"Model loading took|Loading weights took|Loading model weights took")),
+    ("compiling", _pattern(r"Using cache directory.*torch.compile|Dynamo bytecode transform|Compiling a graph")),
+    ("allocating", _pattern(r"Available KV cache memory|KV cache size:|# GPU blocks")),
+    ("capturing", _pattern(r"Capturing (?:CUDA graph|cudagraph)", re.IGNORECASE)),
+    ("warming_up", _pattern(r"init engine \(")),
     ("ready", _READY),
 )
-_BAR = re.compile(r"(Loading safetensors[\w ]*|Loading pt[\w ]*|Capturing CUDA graph[^:]*):\s+(\d+)%.*?(\d+)/(\d+)")
+_BAR = _pattern(
+    r"(?:Loading safetensors[\w ]*|Loading pt[\w ]*|Capturing CUDA graph[^:]*):\s+\d+%.*?(?<!\d)(\d+)/(\d+)"
+)
 
-_MEMBER = re.compile(r"\S+ (waits for \S+ \(rank \d+\))")
+_EXCEPTION = _pattern(r"^\s*[\w.]*(?:Error|Exception|Interrupt): .")
+_BEYOND_THE_START = (_PHASES[1][1], _EXCEPTION, _READY)
+_MEMBER = _pattern(r"\S (waits for \S+ \(rank \d+\))")
 
 
 class _Cause:
     def __init__(self, name, pattern, message, variable, advice):
         self.name = name
-        self.pattern = re.compile(pattern)
+        self.pattern = _pattern(pattern)
         self.message = message
         self.variable = variable
         self.advice = advice
@@ -306,13 +326,12 @@ CAUSES = (
     ),
 )
 # NCCL's own words with NCCL_DEBUG=INFO: the ways of its channels, or at least the network that it chose
-_WAY = re.compile(r"NCCL INFO .* via NET/(\w+)/\d+(/GDRDMA)?")
-_NETWORK = re.compile(r"NCCL INFO (?:Using network (\w+)|NET/(\w+)\s*: Using)")
+_WAY = _pattern(r"NCCL INFO .* via NET/(\w+)/\d+(/GDRDMA)?")
+_NETWORK = _pattern(r"NCCL INFO (?:Using network (\w+)|NET/(\w+)\s*: Using)")
 _EXIT_CODES = {
     132: ("illegal_instruction", "the CPU lacks an instruction that the image uses", "image"),
     137: ("killed", "the process was killed, mostly because the host ran out of memory", "container"),
 }
-_EXCEPTION = re.compile(r"^\s*(?:[\w.]+\.)?(\w*(?:Error|Exception|Interrupt)): (.+)")
 
 
 def parse(text, exit_code=None):
@@ -345,22 +364,20 @@ def _transport(run):
 
 def _runs(text):
     """The log as [(process, level, line)], one list for each start: Docker keeps the log over restarts."""
-    runs = [[]]
-    for raw in re.split(r"[\r\n]+", text):
+    runs, has_left_the_start = [[]], False
+    for raw in re.split(r"[\r\n]+", text[-MOST_READ:]):
         match = _PREFIX.match(raw)
-        line = raw[match.end() :]
-        if _START.search(line) and _has_left_the_start(runs[-1]):
+        line = raw[match.end() : match.end() + LONGEST_LINE]
+        if _START.search(line) and has_left_the_start:
             runs.append([])
+            has_left_the_start = False
         runs[-1].append((match.group("process"), match.group("level"), line))
+        has_left_the_start = has_left_the_start or any(pattern.search(line) for pattern in _BEYOND_THE_START)
     return runs
 
 
 def _lines(run):
     return [line for process, level, line in run]
-
-
-def _has_left_the_start(run):
-    return any(_PHASES[1][1].search(line) or _EXCEPTION.match(line) or _READY.search(line) for line in _lines(run))
 
 
 def _progress(run):
@@ -372,7 +389,7 @@ def _progress(run):
                 phase, done, total = name, None, None
         counted = _BAR.search(line)
         if counted and phase in ("loading", "capturing"):
-            done, total = int(counted.group(3)), int(counted.group(4))
+            done, total = int(counted.group(1)), int(counted.group(2))
     words = {
         "created": "no word from the engine yet",
         "starting": "reading the configuration",
@@ -439,7 +456,7 @@ def _failure(run, exit_code):
             return {
                 "cause": "unknown",
                 "message": "the engine failed for a reason that is not known here",
-                "evidence": line.strip()[:500],
+                "evidence": printable(line.strip()[:500], 500),
                 "variable": None,
                 "advice": "read the log from this line on",
                 "phase": _progress(run)["phase"],
@@ -453,14 +470,14 @@ def _phase_at(run, at):
 
 
 def _explained(cause, match, line, phase):
-    numbers = [group or "" for group in match.groups()]
+    numbers = [printable(group or "") for group in match.groups()]
     advice = cause.advice
     if "{3}" in advice and not numbers[3]:
         advice = advice.replace("set max_model_len to {3} or less; or more", "lower max_model_len; or more")
     return {
         "cause": cause.name,
         "message": cause.message.format(*numbers),
-        "evidence": line.strip()[:500],
+        "evidence": printable(line.strip()[:500], 500),
         "variable": cause.variable,
         "advice": advice.format(*numbers),
         "phase": phase,

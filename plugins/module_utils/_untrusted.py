@@ -103,16 +103,22 @@ def _walk(data, depth, lone):
             raise _Refused("holds half of a surrogate pair, which is no character")
 
 
-def read_file(path, what=None, error=UntrustedError, limit=LONGEST_JSON):
-    """The bytes of a regular file that has at most `limit` of them. A pipe or a device is never waited for."""
+def read_file(path, what=None, error=UntrustedError, limit=LONGEST_JSON, end=False):
+    """The bytes of a regular file that has at most `limit` of them. A pipe or a device is never waited for.
+
+    end: of a longer file, its end.
+    """
     what = what or path
     data = None
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            status = os.fstat(descriptor)
+            if stat.S_ISREG(status.st_mode):
+                if end:
+                    os.lseek(descriptor, max(0, status.st_size - limit), os.SEEK_SET)
                 with open(descriptor, "rb", closefd=False) as stream:
-                    data = stream.read(limit + 1)
+                    data = stream.read(limit if end else limit + 1)
         finally:
             os.close(descriptor)
     except (OSError, ValueError) as reason:
@@ -132,8 +138,8 @@ def read_json(path, what=None, error=UntrustedError, limit=LONGEST_JSON, **rules
 
 def printable(text, limit=300):
     """`text` as one line that can be shown on a terminal: what could steer it is replaced."""
-    text = str(text)
-    line = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text[: limit + 1])
+    line = re.sub(r"[\t\r\n]", " ", str(text)[: limit + 1])
+    line = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", line)
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 

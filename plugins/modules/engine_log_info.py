@@ -162,19 +162,30 @@ comparison:
       elements: str
 """
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _engine_log
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _bounded_command, _engine_log
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import (
+    UntrustedError,
+    printable,
+    read_file,
+)
+
+
+def _docker(module, *arguments):
+    """What a docker command says; a container decides how much that is."""
+    answer = _bounded_command.run(["docker", *arguments], seconds=60, limit=8 * _engine_log.MOST_READ)
+    if answer.fault not in (None, "too long") or answer.rc:
+        module.fail_json(msg=f"no log of container {arguments[-1]}: {printable(answer.err or answer.fault)}")
+    return answer
 
 
 def _of_container(module, name, lines):
     """(log, exit code or None while it runs)"""
-    rc, out, err = module.run_command(["docker", "inspect", "--format", "{{.State.Running}} {{.State.ExitCode}}", name])
-    if rc:
-        module.fail_json(msg=f"no log of container {name}: {err.strip()}")
-    running, code = out.split()
-    rc, out, err = module.run_command(["docker", "logs", "--tail", str(lines), name])
+    running, code = _docker(module, "inspect", "--format", "{{.State.Running}} {{.State.ExitCode}}", name).out.split()
+    answer = _docker(module, "logs", "--tail", str(lines), name)
     # The engine writes to both streams; which came first does not matter here.
-    return out + "\n" + err, None if running == "true" else int(code)
+    half = _engine_log.MOST_READ // 2
+    return answer.out[-half:] + "\n" + answer.err[-half:], None if running == "true" else int(code)
 
 
 def main():
@@ -199,10 +210,9 @@ def main():
         exit_code = found if exit_code is None else exit_code
     elif params["path"]:
         try:
-            with open(params["path"], encoding="utf-8", errors="replace") as handle:
-                log = handle.read()
-        except OSError as exc:
-            module.fail_json(msg=f"cannot read {params['path']}: {exc.strerror}")
+            log = read_file(params["path"], limit=_engine_log.MOST_READ, end=True).decode("utf-8", "replace")
+        except UntrustedError as error:
+            module.fail_json(msg=str(error))
     else:
         log = params["log"]
 

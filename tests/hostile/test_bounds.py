@@ -78,7 +78,7 @@ def test_a_file_that_is_none_is_not_waited_for(tmp_path, kind):
 
 
 def test_a_line_for_the_terminal_cannot_steer_it():
-    assert _untrusted.printable("a\x1b]0;x\x07\n\u202eb\ud800") == "a\ufffd]0;x\ufffd\ufffd\ufffdb\ufffd"
+    assert _untrusted.printable("a\x1b]0;x\x07\n\u202eb\ud800") == "a\ufffd]0;x\ufffd \ufffdb\ufffd"
     assert _untrusted.printable("x" * 10**6, 10) == "xxxxxxxxx…"
 
 

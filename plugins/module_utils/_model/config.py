@@ -1,10 +1,16 @@
 # Copyright (c) 2026, the inferops.gpu_host maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every dialect of config.json → one ModelSpec (see _model/spec.py for what its fields mean)."""
+"""Every dialect of config.json → one ModelSpec (see _model/spec.py for what its fields mean).
+
+The file comes from whoever published the model. A value that makes no sense is a ConfigError which names its key, and
+no count or list may be so large that reading it takes noticeable time or memory.
+"""
 
 from __future__ import annotations
 
+import math
+from contextlib import contextmanager
 from typing import Mapping, Optional
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.architectures import (
@@ -12,6 +18,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._model.architect
     MODEL_TYPE_DEFAULTS,
     resolve_traits,
 )
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.patterns import pattern_refusal
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.spec import (
     AttentionSpec,
     ConfigError,
@@ -26,6 +33,8 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._model.spec impo
 )
 
 ABSURD = 1 << 30  # no width, count or length of a real model reaches this
+MOST_LAYERS = 1024  # the deepest merges that people published have about 300
+LONGEST_LIST = 4096  # of entries per layer, or of layers
 TEXT_CONFIG_KEYS = ("text_config", "llm_config", "language_config", "text_model_config", "language_model_config")
 
 
@@ -35,8 +44,26 @@ def parse_model_config(config: Mapping, hf_quant_config: Optional[Mapping] = Non
     hf_quant_config: the content of hf_quant_config.json, where a checkpoint has one.
     strict: refuse an architecture that is not known here instead of estimating it as a Llama-like decoder.
     """
-    if not isinstance(config, Mapping):
-        raise ConfigError("the document", type(config).__name__, "a JSON object")
+    for document, name in ((config, "the document"), (hf_quant_config, "hf_quant_config.json")):
+        if not isinstance(document, Mapping) and (document is not None or name == "the document"):
+            raise ConfigError(name, type(document).__name__, "a JSON object")
+    with sense():
+        return _parse(config, hf_quant_config, strict)
+
+
+@contextmanager
+def sense():
+    """Values that cannot be calculated with, in keys that nothing looks at alone, are a ConfigError as well."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise ConfigError("the document", found, "values of the kinds that models have") from error
+
+
+def _parse(config, hf_quant_config, strict):
     architecture = _architecture(config)
     known = architecture in ARCHITECTURES
     if strict and not known:
@@ -50,6 +77,8 @@ def parse_model_config(config: Mapping, hf_quant_config: Optional[Mapping] = Non
     if not layers:
         raise ConfigError("num_hidden_layers", 0, "at least 1")
     max_positions, max_model_len = _lengths(keys)
+    for name in ("type_vocab_size", "max_trained_positions"):
+        keys.optional_count(name)
     return ModelSpec(
         architecture=architecture,
         model_type=str(config.get("model_type") or keys.raw.get("model_type") or ""),
@@ -79,14 +108,20 @@ class _Keys:
 
     def __init__(self, raw, fallback=None):
         self.raw = raw
-        self.defaults = MODEL_TYPE_DEFAULTS.get(raw.get("model_type") or (fallback or {}).get("model_type"), {})
+        model_type = raw.get("model_type") or (fallback or {}).get("model_type") or ""
+        if not isinstance(model_type, str):
+            raise ConfigError("model_type", model_type, "a word, such as 'llama'")
+        self.defaults = MODEL_TYPE_DEFAULTS.get(model_type, {})
         self.assumed = []
 
     def get(self, *names, default=None):
         """The first of `names` that is set, else the model type's published default, else `default`."""
         for name in names:
-            if self.raw.get(name) is not None:
-                return self.raw[name]
+            value = self.raw.get(name)
+            if value is not None:
+                if isinstance(value, (list, tuple, str)) and len(value) > LONGEST_LIST:
+                    raise ConfigError(name, f"{len(value)} entries", f"at most {LONGEST_LIST}")
+                return value
         for name in names:
             if name not in self.raw and self.defaults.get(name) is not None:
                 note = f"{name}={self.defaults[name]}"
@@ -94,6 +129,13 @@ class _Keys:
                     self.assumed.append(note)
                 return self.defaults[name]
         return default
+
+    def listed(self, *names):
+        """A list, empty where there is none."""
+        value = self.get(*names, default=())
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(self.name_of(*names), value, "a list")
+        return value
 
     def name_of(self, *names):
         return next((n for n in names if self.raw.get(n) is not None), names[0])
@@ -114,11 +156,25 @@ class _Keys:
 
 def _count(name, value, minimum=0):
     """`value` as an integer within reason, or a ConfigError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not float(value).is_integer():
         raise ConfigError(name, value, f"an integer of at least {minimum}")
     if not minimum <= value < ABSURD:
         raise ConfigError(name, value, f"an integer from {minimum} to {ABSURD - 1}")
     return int(value)
+
+
+def _number(name, value, most):
+    """`value` as a finite number above 0, or a ConfigError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= most:
+        raise ConfigError(name, value, f"a number above 0, at most {most}")
+    return value
+
+
+def _rounded(name, value):
+    """The whole number below a product of the file's figures."""
+    if not math.isfinite(value):
+        raise ConfigError(name, value, "a finite number")
+    return _count(name, int(value))
 
 
 def _architecture(config):
@@ -154,7 +210,8 @@ def _kind(architecture):
 
 
 def _num_labels(config):
-    labels = config.get("num_labels") or len(config.get("id2label") or ()) or 2
+    names = config.get("id2label")
+    labels = config.get("num_labels") or len(names if isinstance(names, (Mapping, list)) else ()) or 2
     return _count("num_labels", labels, 1)
 
 
@@ -195,9 +252,11 @@ _PATTERN_LETTERS = {"M": "mamba", "*": "full", "-": "mlp", "E": "moe"}
 
 def _layers(keys, traits):
     blocks = keys.get("block_configs")
-    if blocks and "attention" in _plain(blocks[0]):
+    if isinstance(blocks, (list, tuple)) and blocks and "attention" in _plain(blocks[0]):
         return _nas_layers(keys, [_plain(b) for b in blocks])
     pattern = keys.get("hybrid_override_pattern")
+    if pattern is not None and not isinstance(pattern, str):
+        raise ConfigError("hybrid_override_pattern", pattern, f"letters of {' '.join(_PATTERN_LETTERS)}")
     count = keys.optional_count("num_hidden_layers", "n_layer", "n_layers", "num_layers", minimum=1)
     if count is None and pattern:
         count = len(pattern)
@@ -205,6 +264,10 @@ def _layers(keys, traits):
         count = len(keys.get("layers_block_type"))
     if count is None:
         count = keys.count("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    if count > MOST_LAYERS:
+        raise ConfigError(
+            keys.name_of("num_hidden_layers", "n_layer", "n_layers", "num_layers"), count, f"at most {MOST_LAYERS}"
+        )
     kinds = _layer_kinds(keys, count, traits)
     cache = {}  # equal layers are the same object: cheap to build, to compare and to count
     layers = []
@@ -230,8 +293,9 @@ def _layer_kinds(keys, count, traits):
     types = keys.get("layer_types", "layers_block_type")
     if types is not None:
         if not isinstance(types, (list, tuple)) or len(types) < count:
-            raise ConfigError("layer_types", types if isinstance(types, str) else len(types), f"{count} entries")
-        unknown = [t for t in types if t not in _KIND_NAMES]
+            found = len(types) if isinstance(types, (list, tuple)) else types
+            raise ConfigError("layer_types", found, f"{count} entries")
+        unknown = [t for t in types if not isinstance(t, str) or t not in _KIND_NAMES]
         if unknown:
             raise ConfigError("layer_types", unknown[0], "one of " + ", ".join(_KIND_NAMES))
         return [_KIND_NAMES[t] for t in types[:count]]
@@ -348,6 +412,8 @@ def _mla(keys, heads):
         index_head_dim=keys.optional_count("index_head_dim"),
         index_topk=keys.optional_count("index_topk"),
     )
+    if mla.index_heads and not (mla.index_head_dim and mla.q_lora_rank):
+        raise ConfigError("index_head_dim", mla.index_head_dim, "an integer of at least 1, and q_lora_rank too")
     # One latent is cached for all heads, so to the cache this is attention with one KV head.
     return AttentionSpec(
         kind="mla",
@@ -457,6 +523,8 @@ def _experts(keys, index, experts):
     if width is None:
         raise ConfigError("moe_intermediate_size", None, "the width of one expert; the key is missing")
     per_token = _per_layer(keys, index, *EXPERTS_PER_TOKEN)
+    if not experts:
+        raise ConfigError(keys.name_of(*EXPERT_COUNT), experts, "an integer of at least 1")
     if not per_token:
         raise ConfigError("num_experts_per_tok", per_token, "an integer of at least 1; the key is missing")
     if not 1 <= per_token <= experts:
@@ -483,7 +551,8 @@ def _dense_width(keys, index):
     if keys.get("block_ff_dim"):  # LFM2
         width = keys.count("block_ff_dim")
         if keys.get("block_auto_adjust_ff_dim"):
-            width = int(2 * width / 3 * (keys.get("block_ffn_dim_multiplier") or 1))
+            multiplier = _number("block_ffn_dim_multiplier", keys.get("block_ffn_dim_multiplier") or 1, 1000)
+            width = int(2 * width / 3 * multiplier)
             multiple = keys.count("block_multiple_of")
             width = multiple * -(-width // multiple)
         return width
@@ -503,16 +572,18 @@ FOURFOLD = ("falcon", "gpt2", "bloom", "gptj", "RefinedWeb", "RefinedWebModel") 
 
 
 def _is_moe_layer(keys, index):
-    if index in (keys.get("mlp_only_layers") or ()):
+    if index in keys.listed("mlp_only_layers"):
         return False
     layers = keys.get("moe_layers")
     if isinstance(layers, (list, tuple)) and layers:
         return index in layers
     enum = keys.get("moe_layers_enum")
     if isinstance(enum, str) and enum:
-        return index in [int(i) for i in enum.split(",")]
+        return str(index) in [number.strip() for number in enum.split(",")]
     frequency = keys.get("moe_layer_freq")
     if isinstance(frequency, (list, tuple)):
+        if index >= len(frequency):
+            raise ConfigError("moe_layer_freq", f"{len(frequency)} entries", "one per layer")
         return bool(frequency[index])
     first = keys.optional_count("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers") or 0
     last = keys.get("moe_layer_end_index")
@@ -520,22 +591,30 @@ def _is_moe_layer(keys, index):
         return False
     if isinstance(frequency, int) and frequency > 1 and index % frequency:
         return False
-    if keys.get("expert_layer_period"):
-        return index % keys.get("expert_layer_period") == (keys.get("expert_layer_offset") or 0)
-    step = keys.get("decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_interval")
+    period = keys.optional_count("expert_layer_period")
+    if period:
+        return index % period == (keys.optional_count("expert_layer_offset") or 0)
+    step = keys.optional_count("decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_interval")
     return not step or (index + 1) % step == 0
 
 
 def _nas_layers(keys, blocks):
     """Layers of an architecture-search model: each says its KV heads and feed-forward, or that it has none."""
     heads, hidden = keys.count("num_attention_heads"), keys.count("hidden_size")
+    if len(blocks) > MOST_LAYERS:
+        raise ConfigError("block_configs", f"{len(blocks)} entries", f"at most {MOST_LAYERS}")
     layers = []
     for i, block in enumerate(blocks):
         attention, ffn = _plain(block.get("attention")), _plain(block.get("ffn"))
         spec = None
         if not attention.get("no_op"):
+            where = f"block_configs[{i}].attention"
             group = attention.get("n_heads_in_group")
-            kv_heads = attention.get("num_key_value_heads") or (heads // group if group else None)
+            kv_heads = attention.get("num_key_value_heads")
+            if not kv_heads and group:
+                kv_heads = heads // _count(where + ".n_heads_in_group", group, 1)
+            if kv_heads is not None:
+                kv_heads = _count(where + ".num_key_value_heads", kv_heads, 1)
             if kv_heads is None:
                 raise ConfigError(f"block_configs[{i}].attention", dict(attention), "n_heads_in_group, or no_op: true")
             dim = keys.optional_count("head_dim", minimum=1) or hidden // heads
@@ -549,7 +628,9 @@ def _nas_layers(keys, blocks):
                         f"block_configs[{i}].ffn", dict(ffn), "ffn_mult or intermediate_size, or no_op: true"
                     )
                 # As the model's code rounds it: two thirds of 4 × hidden × multiplier, up to a multiple of 256.
-                width = -(-int(2 * ffn["ffn_mult"] * hidden / 3) // 256) * 256
+                multiplier = _number(f"block_configs[{i}].ffn.ffn_mult", ffn["ffn_mult"], 1000)
+                width = -(-int(2 * multiplier * hidden / 3) // 256) * 256
+            width = _count(f"block_configs[{i}].ffn.intermediate_size", width, 1)
         layers.append(LayerSpec(attention=spec, state=None, mlp_intermediate_size=width, moe=None))
     return tuple(layers)
 
@@ -573,7 +654,7 @@ UNSCALED_ROPES = ("su", "longrope", "llama3")  # their factor is already in max_
 def _rope_parameters(keys):
     """The rope settings, one mapping per layer type ("" where all layers share one)."""
     raw = keys.get("rope_parameters") or keys.get("rope_scaling") or {}
-    if not isinstance(raw, Mapping):
+    if not isinstance(raw, Mapping) or len(raw) > 64:
         raise ConfigError("rope_scaling", raw, "a mapping with rope_type")
     if raw and all(isinstance(value, Mapping) for value in raw.values()):
         return {name: dict(value) for name, value in raw.items()}
@@ -581,7 +662,7 @@ def _rope_parameters(keys):
 
 
 def _rope_type(rope):
-    kind = rope.get("rope_type", rope.get("type")) or "default"
+    kind = str(rope.get("rope_type", rope.get("type")) or "default")
     return {"su": "longrope", "mrope": "default"}.get(kind, kind)
 
 
@@ -597,13 +678,22 @@ def _lengths(keys):
         factor = 1
         for rope in ropes.values():
             if _rope_type(rope) not in UNSCALED_ROPES:
-                factor = rope.get("factor") or factor
+                factor = _rope_factor(rope) or factor
                 if _rope_type(rope) == "yarn":
-                    derived = rope.get("original_max_position_embeddings") or derived
-        derived = int(derived * factor)
+                    derived = _original_length(rope) or derived
+        derived = _rounded("rope_scaling.factor", derived * factor)
     if any(_rope_type(rope) == "longrope" for rope in ropes.values()):
         derived = keys.optional_count("original_max_position_embeddings") or derived
     return longest, derived
+
+
+def _rope_factor(rope):
+    return _number("rope_scaling.factor", rope["factor"], 1 << 20) if rope.get("factor") else None
+
+
+def _original_length(rope):
+    name = "original_max_position_embeddings"
+    return _count("rope_scaling." + name, rope[name]) if rope.get(name) else None
 
 
 UNKNOWN_LENGTH = 2048  # what vLLM assumes, with a warning, for a model that does not say
@@ -628,9 +718,9 @@ def _ropes(keys, layers):
             rope, theta = {}, local
         table = RopeSpec(
             _rotary_dim(keys, a, rope),
-            _rope_rows(rope, positions, keys.get("original_max_position_embeddings")),
+            _rope_rows(rope, positions, keys.optional_count("original_max_position_embeddings")),
             _rope_type(rope),
-            float(theta),
+            float(_number("rope_theta", theta, 1e15)),
             bool(rope.get("mrope_section")),
         )
         if table not in tables:
@@ -646,17 +736,17 @@ def _rotary_dim(keys, a, rope):
     if _rope_type(rope) == "proportional":
         return a.head_dim  # the table is whole, part of it does not rotate
     factor = rope.get("partial_rotary_factor") or keys.get("partial_rotary_factor", "rotary_pct", "rope_pct") or 1
-    return int(a.head_dim * factor)
+    return int(a.head_dim * _number("partial_rotary_factor", factor, 1))
 
 
 def _rope_rows(rope, positions, original):
-    kind, factor = _rope_type(rope), rope.get("factor") or 1
+    kind, factor = _rope_type(rope), _rope_factor(rope) or 1
     if kind in ("yarn", "deepseek_yarn"):
-        return int((rope.get("original_max_position_embeddings") or positions) * factor)
+        return int((_original_length(rope) or positions) * factor)
     if kind == "linear":
         return int(positions * factor)
     if kind == "longrope":  # a short and a long table
-        return positions + int(rope.get("original_max_position_embeddings") or original or 0)
+        return positions + (_original_length(rope) or original or 0)
     return positions
 
 
@@ -668,12 +758,12 @@ SUPPORTED_QUANTIZATION = "fp8, fbgemm_fp8, awq, gptq, compressed-tensors, modelo
 def _quantization(config, text, hf_quant_config):
     """The Quantization of a checkpoint, or None for one in 16 or 32 bits."""
     raw = config.get("quantization_config") or text.get("quantization_config") or config.get("compression_config")
+    if raw and not isinstance(raw, Mapping):
+        raise ConfigError("quantization_config", raw, "a mapping with quant_method")
     if hf_quant_config and not (raw and raw.get("quant_method") not in (None, "", "modelopt")):
         raw = {**(raw or {}), **hf_quant_config, "quant_method": "modelopt"}
     if not raw:
         return None
-    if not isinstance(raw, Mapping):
-        raise ConfigError("quantization_config", raw, "a mapping with quant_method")
     method = str(raw.get("quant_method") or ("modelopt" if "producer" in raw else "")).lower().replace("_", "-")
     method = {"fbgemm-fp8": "fbgemm_fp8", "modelopt-fp4": "modelopt"}.get(method, method)
     readers = {
@@ -695,7 +785,11 @@ def _patterns(raw, *names):
     """The modules that a checkpoint leaves unquantized."""
     for name in names:
         if isinstance(raw.get(name), (list, tuple)):
-            return tuple(str(pattern) for pattern in raw[name])
+            patterns = tuple(str(pattern) for pattern in raw[name])
+            refusal = pattern_refusal(patterns)
+            if refusal:
+                raise ConfigError(f"quantization_config.{name}", *refusal)
+            return patterns
     return ()
 
 
@@ -724,7 +818,7 @@ def _fp8(method, raw):
 def _integer(method, raw):
     bits = _count("quantization_config.bits", raw.get("bits", raw.get("w_bit")), 2)
     group = raw.get("group_size", raw.get("q_group_size"))
-    if not isinstance(group, int) or isinstance(group, bool) or (group < 1 and group != -1):
+    if not isinstance(group, int) or isinstance(group, bool) or (not 1 <= group < ABSURD and group != -1):
         raise ConfigError("quantization_config.group_size", group, "inputs per scale, or -1 for one per output")
     zero_point = raw.get("zero_point", True) if method == "awq" else not raw.get("sym", True)
     return Quantization(
@@ -743,7 +837,7 @@ def _compressed_tensors(method, raw):
     groups = raw.get("config_groups")
     if not isinstance(groups, Mapping) or not groups:
         raise ConfigError("quantization_config.config_groups", groups, "at least one group")
-    group = next(iter(groups.values()))
+    group = _plain(next(iter(groups.values())))
     weights = group.get("weights")
     if not isinstance(weights, Mapping):
         raise ConfigError("quantization_config.config_groups.weights", weights, "the weights' number format")
@@ -756,9 +850,14 @@ def _compressed_tensors(method, raw):
     else:
         number = f"fp{bits}" if floating else f"int{bits}"
     block = weights.get("block_structure")
-    block = tuple(block) if isinstance(block, (list, tuple)) else None
-    strategy = weights.get("strategy") or "tensor"
+    if isinstance(block, (list, tuple)) and len(block) == 2:
+        block = tuple(_count("quantization_config.config_groups.weights.block_structure", n, 1) for n in block)
+    else:
+        block = None
+    strategy = str(weights.get("strategy") or "tensor")
     group_size = weights.get("group_size")
+    if group_size is not None and group_size != -1:
+        group_size = _count("quantization_config.config_groups.weights.group_size", group_size, 1)
     if number == "int8" and activations:
         group_size = None
     elif number.startswith("int") and group_size is None:
@@ -771,7 +870,7 @@ def _compressed_tensors(method, raw):
         block=block if strategy == "block" else None,
         group_size=group_size,
         zero_point=weights.get("symmetric") is False,
-        activations=None if not activations else "dynamic" if activations.get("dynamic") else "static",
+        activations=None if not activations else "dynamic" if _plain(activations).get("dynamic") else "static",
         strategy=strategy,
         unquantized=_patterns(raw, "ignore"),
         kv_cache_dtype="fp8" if scheme else None,
@@ -833,6 +932,28 @@ def online_quantization(name):
     raise ConfigError("quantization", name, "fp8 or bitsandbytes for a checkpoint that is not quantized")
 
 
+# What the tensors of towers are counted from, beside what VisionSpec holds.
+VISION_COUNTS = (
+    "in_channels",
+    "in_chans",
+    "num_channels",
+    "temporal_patch_size",
+    "num_position_embeddings",
+    "position_embedding_size",
+    "head_dim",
+    "projector_input_dim",
+    "projector_output_dim",
+    "vision_output_dim",
+)
+
+# Keys that a family's towers cannot be counted without.
+VISION_NEEDS = {
+    **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), ("num_position_embeddings",)),
+    **dict.fromkeys(("siglip_vision_model", "clip_vision_model", "intern_vit_6b"), ("image_size",)),
+    "llama4_vision_model": ("image_size", "projector_input_dim", "projector_output_dim"),
+}
+
+
 def _vision(config):
     """The vision tower, or None."""
     for nested in ("thinker_config",):
@@ -842,6 +963,14 @@ def _vision(config):
     if not isinstance(raw, Mapping):
         return None
     keys = _Keys(raw)
+    for name in VISION_COUNTS:
+        keys.optional_count(name)
+    if len(keys.listed("deepstack_visual_indexes")) > MOST_LAYERS:
+        raise ConfigError("vision_config.deepstack_visual_indexes", "too many", f"at most {MOST_LAYERS}")
+    for name, place in (("downsample_ratio", config), ("pixel_shuffle_ratio", raw)):
+        if place.get(name):
+            _number(name, place[name], 1)
+    _count("spatial_merge_size", config.get("spatial_merge_size") or 0)
     family = str(raw.get("model_type") or config.get("model_type") or "")
     # Qwen2-VL calls the tower's width embed_dim and means the language model's by hidden_size.
     hidden = keys.optional_count("embed_dim", "hidden_size", "width", minimum=1)
@@ -850,10 +979,18 @@ def _vision(config):
         return None
     width = keys.optional_count("intermediate_size")
     if width is None:
-        width = int(hidden * (keys.get("mlp_ratio") or 4))
+        width = int(hidden * _number("vision_config.mlp_ratio", keys.get("mlp_ratio") or 4, 1000))
     image_size = keys.get("image_size") or config.get("force_image_size")
     if isinstance(image_size, (list, tuple)):
-        image_size = image_size[0]
+        image_size = image_size[0] if image_size else None
+    if image_size is not None:
+        image_size = _count("vision_config.image_size", image_size)
+    for name in VISION_NEEDS.get(family, ()):
+        if not (image_size if name == "image_size" else keys.get(name)):
+            raise ConfigError("vision_config." + name, None, "an integer of at least 1; the key is missing")
+    for name in ("vision_feature_layer", "select_layer"):
+        if isinstance(config.get(name), int) and config[name] < -layers:
+            raise ConfigError(name, config[name], f"one of the tower's {layers} layers")
     out = keys.optional_count("out_hidden_size")
     if out is None and family == "qwen2_vl":
         out = keys.optional_count("hidden_size")

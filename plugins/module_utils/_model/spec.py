@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Mapping, Optional, Tuple
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import printable
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be read: which field, what was found there, what would work."""
 
     def __init__(self, field, found, wanted):
         self.field, self.found, self.wanted = field, found, wanted
-        super().__init__(f"config.json: {field} is {found!r}, wanted {wanted}")
+        super().__init__(f"config.json: {field} is {printable(repr(found))}, wanted {printable(wanted)}")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.weights import parameter_counts
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model import safetensors as _safetensors
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model.config import parse_model_config
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.config import parse_model_config, sense
 
 ENDPOINTS = {"modelscope": "https://www.modelscope.cn", "huggingface": "https://huggingface.co"}
 REVISIONS = {"modelscope": "master", "huggingface": "main"}
@@ -106,6 +106,8 @@ def layer_counts(spec):
 def describe(config, model="", files=None, hf_quant_config=None, tokenizer_config=None, tensors=None, strict=False):
     """The module's answer for one model. ConfigError says which key of config.json is wrong."""
     spec = parse_model_config(config, hf_quant_config, strict)
+    with sense():
+        parameters = dict(zip(("total", "active"), parameter_counts(spec)))
     files = files or {}
     loaded = {name: files[name] for name in weight_files(files)}
     headers = _safetensors.summarize(tensors) if tensors else None
@@ -124,7 +126,7 @@ def describe(config, model="", files=None, hf_quant_config=None, tokenizer_confi
         "heads": spec.heads,
         "kv_heads": spec.kv_heads,
         "max_model_len": spec.max_model_len,
-        "parameters": dict(zip(("total", "active"), parameter_counts(spec))),
+        "parameters": parameters,
         "files": len(files) or None,
         "files_bytes": sum(files.values()) or None,
         "weights_bytes": headers["bytes"] if headers else sum(loaded.values()) or None,
