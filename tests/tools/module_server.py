@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Runs Ansible's modules in forks of one process that has imported everything already, so that plays in tests are fast.
 
-Without it most of a task's time goes into starting Python and importing the same things again. `ansible_python_interpreter`
-is a client (see interpreter) that hands its files, environment and arguments to the server and ends as the fork ends. A module runs as it would otherwise: the same payload, a process of its own, its own environment.
+Without it most of a task's time goes into starting Python and importing the same things again. The play's
+`ansible_python_interpreter` is a client (see interpreter) that hands its files, environment and arguments to the server
+and ends as the fork ends. A module runs as it would otherwise: the same payload, a process of its own, its own
+environment.
 """
 
 from __future__ import annotations
