@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from planning import BGE_M3, PUBLISHED, QWEN_7B, QWEN_14B, QWEN_32B, RERANKER
 
@@ -99,7 +99,14 @@ def test_every_plan_is_sound(declared, fleet):
     assert plan(declared, fleet) == planned
 
 
+# Known faults of the planner: with more memory it takes a layout that it counts as slower.
+WORSE_14B = example("Qwen/Qwen2.5-14B-Instruct", 22, 10, 2, False).xfail(raises=AssertionError)
+WORSE_70B = example("meta-llama/Llama-3.1-70B-Instruct", 41, 33, 4, False).xfail(raises=AssertionError)
+
+
 @SETTINGS
+@WORSE_14B
+@WORSE_70B
 @given(st.sampled_from(MODELS), st.integers(8, 120), st.integers(1, 40), st.sampled_from([1, 2, 4]), st.booleans())
 def test_more_memory_never_plans_worse(model, size, more, count, latency):
     def planned(memory):
