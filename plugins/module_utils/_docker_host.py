@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import glob
 import http.client
-import json
 import os
 import pwd
 import shutil
 import socket
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _bounded_http
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_engine import environment, expand, unit_settings
+from ansible_collections.inferops.gpu_host.plugins.module_utils._units import MIB
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import UntrustedError, bounded_json
+
+LONGEST_ANSWER = 64 * MIB  # of a host with a thousand containers
 
 # Debian's unit and docker_engine read it at every start of the engine.
 ENVIRONMENT_FILE = "/etc/default/docker"
@@ -64,8 +68,9 @@ class DockerHost:
     def get(self, path, timeout=10):
         """The answer of the engine's API as data; None when it does not answer."""
         try:
-            return json.loads(self.get_bytes(path, timeout) or b"null")
-        except ValueError:
+            # Labels and environments of containers are in it, which others write.
+            return bounded_json(self.get_bytes(path, timeout) or b"null", "the engine's answer", limit=LONGEST_ANSWER)
+        except UntrustedError:
             return None
 
     def get_bytes(self, path, timeout=10):
@@ -74,7 +79,7 @@ class DockerHost:
         try:
             connection.request("GET", path)
             response = connection.getresponse()
-            body = response.read()
+            body = _bounded_http.read(response, LONGEST_ANSWER)
             return body if response.status == 200 else None
         except (OSError, http.client.HTTPException):
             return None

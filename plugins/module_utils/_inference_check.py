@@ -4,11 +4,13 @@
 """Asks an OpenAI-compatible endpoint what a client would ask, and judges the answers.
 
 A broken deployment can answer 200 on /health and die on the first request, so nothing here trusts a status code alone.
+What answers may be anything that listens on the port: its answers are bounded in size and time, and may have any form.
 """
 
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import math
 import ssl
@@ -17,6 +19,18 @@ import time
 import urllib.request
 import zlib
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _bounded_http
+from ansible_collections.inferops.gpu_host.plugins.module_utils._units import MIB
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import (
+    UntrustedError,
+    bounded_json,
+    printable,
+)
+
+LONGEST_ANSWER = 16 * MIB  # ten times what the description of all routes takes
+LONGEST_EVENT = MIB
+MOST_MODELS = 1000
+PATIENCE = 10  # an answer may take that many times what its next byte may
 TYPES = ("chat", "completion", "embedding", "rerank", "vision")
 JOKE = "Tell me a joke."
 COUNTING = "Count from 1 to 100: 1, 2, 3,"
@@ -62,8 +76,8 @@ class Reply:
     @property
     def data(self):
         try:
-            return json.loads(self.text)
-        except ValueError:
+            return bounded_json(self.text, "the answer", limit=LONGEST_ANSWER, infinite=True)
+        except UntrustedError:
             return None
 
     def complaint(self):
@@ -103,14 +117,14 @@ class Endpoint:
         self.root = url[: -len("/v1")] if url.endswith("/v1") else url
         self.api_key = api_key
         self._timeout = timeout
-        handlers = [_NoRedirect()]
-        if not use_proxy:
-            handlers.append(urllib.request.ProxyHandler({}))
+        context = None
         if url.startswith("https:"):
             context = ssl.create_default_context(cafile=ca_path)
             if not validate_certs:
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            handlers.append(urllib.request.HTTPSHandler(context=context))
+        handlers = [_NoRedirect(), *_bounded_http.handlers(timeout, PATIENCE * timeout, context)]
+        if not use_proxy:
+            handlers.append(urllib.request.ProxyHandler({}))
         # Not ansible's open_url: it reads the whole trust store again for each of some thirty requests.
         self._opener = urllib.request.build_opener(*handlers)
 
@@ -127,16 +141,16 @@ class Endpoint:
             return Stream(failure)
         stream = Stream(Reply(response.status, content_type=response.headers.get("Content-Type", "")))
         try:
-            for line in response:
+            for line in _bounded_http.lines(response, LONGEST_ANSWER, LONGEST_EVENT):
                 if not line.startswith(b"data:"):
                     continue
                 payload = line[len(b"data:") :].strip()
                 if payload == b"[DONE]":
                     stream.done = True
                     break
-                stream.events.append(json.loads(payload.decode("utf-8")))
+                stream.events.append(bounded_json(payload, "an event", limit=LONGEST_EVENT))
                 stream.arrivals.append(time.monotonic() - started)
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, http.client.HTTPException) as exc:
             stream.reply.error = f"the stream broke after {len(stream.events)} events: {exc}"
         finally:
             response.close()
@@ -148,9 +162,11 @@ class Endpoint:
         if failure:
             return failure
         try:
-            text = response.read().decode("utf-8", "replace")
+            text = _bounded_http.read(response, LONGEST_ANSWER).decode("utf-8", "replace")
         except Exception as exc:
-            return Reply(0, error=f"{self.root}{path}: the answer broke off: {exc}")
+            return Reply(0, error=f"{self.root}{path}: the answer broke off: {printable(exc)}")
+        finally:
+            response.close()
         return Reply(
             response.status,
             text,
@@ -173,11 +189,13 @@ class Endpoint:
         except Exception as exc:  # urllib, ssl and http.client raise many kinds, and all mean: no answer
             status = getattr(exc, "code", 0) or 0
             if not status:
-                return None, Reply(0, error=f"{self.root}{path}: {getattr(exc, 'reason', None) or exc}")
+                return None, Reply(0, error=f"{self.root}{path}: {printable(getattr(exc, 'reason', None) or exc)}")
             try:
-                text = exc.read().decode("utf-8", "replace")
+                text = _bounded_http.read(exc, LONGEST_ANSWER).decode("utf-8", "replace")
             except Exception:
                 text = ""
+            finally:
+                exc.close()
             return None, Reply(status, text, content_type=exc.headers.get("Content-Type", "") if exc.headers else "")
 
 
@@ -260,29 +278,29 @@ class _Run:
             return True
         if reply.status != 200:
             return self.add("models", False, f"no list of models: {reply.complaint()}")
-        entries = (reply.data or {}).get("data") if isinstance(reply.data, dict) else None
-        served = [entry.get("id") for entry in entries or [] if isinstance(entry, dict)]
+        entries = [entry for entry in _listed(reply.data, "data")[:MOST_MODELS] if isinstance(entry.get("id"), str)]
+        served = [entry["id"] for entry in entries]
         if not served:
             return self.add("models", False, "the list of models is empty or not a list")
         self.model = self.model or served[0]
         if self.model not in served:
-            return self.add("models", False, f"{self.model} is not served here; served: {', '.join(map(str, served))}")
-        length = entries[served.index(self.model)].get("max_model_len")
+            return self.add("models", False, f"{self.model} is not served here; served: {_short(', '.join(served))}")
+        length = _count(entries[served.index(self.model)].get("max_model_len"))
         if length:
             self.figures["max_model_len"] = length
-        return self.add("models", True, ", ".join(map(str, served)))
+        return self.add("models", True, _short(", ".join(served)))
 
     def _info(self):
         """text-embeddings-inference has no list of models: it serves one, whatever a client calls it."""
         info = self.endpoint.get("/info").data
-        if not isinstance(info, dict) or not info.get("model_id"):
+        if not isinstance(info, dict) or not isinstance(info.get("model_id"), str) or not info["model_id"]:
             return False
         self.model = self.model or info["model_id"]
-        if info.get("max_input_length"):
+        if _count(info.get("max_input_length")):
             self.figures["max_model_len"] = info["max_input_length"]
         if info.get("version"):
-            self.figures["engine_version"] = f"text-embeddings-inference {info['version']}"
-        return self.add("models", True, str(info["model_id"]))
+            self.figures["engine_version"] = f"text-embeddings-inference {printable(info['version'], 40)}"
+        return self.add("models", True, _short(info["model_id"]))
 
     # Text
 
@@ -316,8 +334,8 @@ class _Run:
         if refused:
             return self.add(name, False, f"the stream carried an error: {_short(str(refused[0]))}")
         times = [at for event, at in zip(stream.events, stream.arrivals) if _delta(event)]
-        usage = [event["usage"] for event in stream.events if event.get("usage")]
-        tokens = usage[-1].get("completion_tokens", 0) if usage else 0
+        usage = [_part(event, "usage") for event in stream.events if _part(event, "usage")]
+        tokens = _count(usage[-1].get("completion_tokens")) if usage else 0
         if not stream.done:
             return self.add(name, False, "the stream ended without [DONE]")
         if len(times) < 2 and (self.semantic or tokens < 2):
@@ -392,7 +410,7 @@ class _Run:
         # What the OpenAI SDK asks for unless told otherwise.
         reply = self.endpoint.post("/v1/embeddings", self._body(input=texts[:1], encoding_format="base64"))
         try:
-            size = len(base64.b64decode(reply.data["data"][0]["embedding"])) // 4
+            size = len(base64.b64decode(_listed(reply.data, "data")[0]["embedding"])) // 4
             detail = f"{size} numbers; {len(vectors[0])} as float"
             return self.add("embeddings_base64", size == len(vectors[0]), detail, "warning")
         except (KeyError, IndexError, TypeError, ValueError):
@@ -453,10 +471,9 @@ class _Run:
         self.add("metrics", ok, f"{lines} values" if ok else metrics.complaint(), "warning")
         version = self.endpoint.get("/version")
         if version.status == 200 and isinstance(version.data, dict) and version.data.get("version"):
-            self.figures["engine_version"] = version.data["version"]
-        routes = self.endpoint.get("/openapi.json").data
-        paths = routes.get("paths") if isinstance(routes, dict) else None
-        dev = [path for path in DEV_ROUTES if path in (paths or {})]
+            self.figures["engine_version"] = printable(version.data["version"], 40)
+        paths = _part(self.endpoint.get("/openapi.json").data, "paths")
+        dev = [path for path in DEV_ROUTES if path in paths]
         if dev:
             self.add("dev_mode_off", False, f"VLLM_SERVER_DEV_MODE is set: {', '.join(dev)} are open", "warning")
 
@@ -467,25 +484,45 @@ class _Run:
         return self._body(messages=[{"role": "user", "content": content}], max_tokens=max_tokens)
 
 
+def _part(data, name):
+    """The mapping of that name in an answer; empty where there is none."""
+    value = data.get(name) if isinstance(data, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _listed(data, name):
+    """The mappings in the list of that name in an answer; empty where there is none."""
+    value = data.get(name) if isinstance(data, dict) else None
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+
+
+def _count(value):
+    """A count as an answer gives it; 0 where it is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def _text_of(message):
+    """What a model said; reasoning counts."""
+    texts = (message.get(name) for name in ("text", "content", "reasoning_content", "reasoning"))
+    return next((text for text in texts if isinstance(text, str) and text), "")
+
+
 def _answer(data):
-    """(text, finish_reason, completion tokens) of a chat or plain completion; reasoning counts as text."""
-    choices = data.get("choices") if isinstance(data, dict) else None
-    choice = choices[0] if choices else {}
-    message = choice.get("message") or {}
-    text = choice.get("text") or message.get("content") or message.get("reasoning_content") or message.get("reasoning")
-    usage = (data.get("usage") or {}) if isinstance(data, dict) else {}
-    return text or "", choice.get("finish_reason"), usage.get("completion_tokens") or 0
+    """(text, finish_reason, completion tokens) of a chat or plain completion."""
+    choice = (_listed(data, "choices") or [{}])[0]
+    text = _text_of({**_part(choice, "message"), **{key: choice[key] for key in ("text",) if choice.get(key)}})
+    reason = choice.get("finish_reason")
+    tokens = _count(_part(data, "usage").get("completion_tokens"))
+    return text, None if reason is None else printable(reason, 40), tokens
 
 
 def _delta(event):
-    choices = event.get("choices") if isinstance(event, dict) else None
-    delta = (choices[0].get("delta") or {}) if choices else {}
-    return delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning")
+    choices = _listed(event, "choices")
+    return _text_of(_part(choices[0], "delta")) if choices else ""
 
 
 def _vectors(data):
-    entries = data.get("data") if isinstance(data, dict) else None
-    return [entry.get("embedding") for entry in entries or [] if isinstance(entry, dict)]
+    return [entry.get("embedding") for entry in _listed(data, "data")]
 
 
 def _vector_fault(vectors, count, dimension):
@@ -510,7 +547,7 @@ def _rerank_scores(data):
     """{document index: score} from vLLM's, Cohere's or text-embeddings-inference's answer."""
     entries = data.get("results", data.get("data")) if isinstance(data, dict) else data
     scores = {}
-    for entry in entries if isinstance(entries, list) else []:
+    for entry in entries[:MOST_MODELS] if isinstance(entries, list) else []:
         if isinstance(entry, dict) and isinstance(entry.get("index"), int):
             scores[entry["index"]] = entry.get("relevance_score", entry.get("score"))
     return scores
@@ -522,6 +559,8 @@ def _finite(value):
 
 def cosine(a, b):
     """Cosine of the angle between two vectors, of which neither is all zeros."""
+    # Each by its largest number first: squares of very small and very large ones are 0 and infinite.
+    a, b = ([x / max(map(abs, vector)) for x in vector] for vector in (a, b))
     return sum(x * y for x, y in zip(a, b)) / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
 
 
@@ -542,8 +581,7 @@ def png(width, height, colour):
 
 
 def _short(text, limit=160):
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return printable(" ".join(text[: 10 * limit].split()), limit)
 
 
 def summary(result):

@@ -8,7 +8,10 @@ from __future__ import annotations
 import glob
 import os
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import printable
+
 _LISTEN = "0A"
+_HEXADECIMAL = set("0123456789ABCDEFabcdef")
 
 
 def listening_sockets(table):
@@ -16,8 +19,9 @@ def listening_sockets(table):
     sockets = {}
     for line in table.splitlines()[1:]:
         fields = line.split()
-        if len(fields) > 9 and fields[3] == _LISTEN:
-            sockets[int(fields[1].rpartition(":")[2], 16)] = fields[9]
+        port = fields[1].rpartition(":")[2] if len(fields) > 9 and fields[3] == _LISTEN else ""
+        if len(port) == 4 and not set(port) - _HEXADECIMAL:
+            sockets[int(port, 16)] = fields[9]
     return sockets
 
 
@@ -44,8 +48,9 @@ def _processes_by_inode():
             if target.startswith("socket:["):
                 pid = link.split("/")[2]
                 if target[8:-1] not in owners:
-                    with open(f"/proc/{pid}/comm") as handle:
-                        owners[target[8:-1]] = (handle.read().strip(), int(pid))
+                    # Every process chooses its own name, of any bytes.
+                    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as handle:
+                        owners[target[8:-1]] = (printable(handle.read().strip(), 40), int(pid))
         except OSError:
             continue  # the process ended, or it is another user's
     return owners

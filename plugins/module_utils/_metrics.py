@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 # Up to 0.9 vLLM called the share of the cache in use gpu_cache_usage_perc.
@@ -13,7 +14,10 @@ _NAMES = {
     "waiting": ("vllm:num_requests_waiting", "te_queue_size"),
     "kv_cache_use": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
 }
-_LINE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{.*\})? ([-+\d.eE]+|NaN)$")
+_LINE = re.compile(r"^([a-zA-Z_:][\w:]{0,200})(?:\{.*\})? ([-+\d.eE]{1,40})$")
+_WANTED = tuple(name for names in _NAMES.values() for name in names)
+LONGEST_LINE = 2000
+MOST = 1e15  # requests that nobody has; what is beyond was not written by an engine
 
 
 def figures(page):
@@ -23,11 +27,21 @@ def figures(page):
     """
     values = {}
     for line in page.splitlines():
-        match = _LINE.match(line)
-        if match and match.group(2) != "NaN":
-            values.setdefault(match.group(1), []).append(float(match.group(2)))
+        match = _LINE.match(line[:LONGEST_LINE]) if line.startswith(_WANTED) else None
+        value = _number(match.group(2)) if match else None
+        if value is not None:
+            values.setdefault(match.group(1), []).append(value)
     told = {}
     for figure, names in _NAMES.items():
         found = next((values[name] for name in names if name in values), None)
         told[figure] = None if found is None else max(found) if figure == "kv_cache_use" else int(sum(found))
     return told
+
+
+def _number(text):
+    """What a sample says; None for NaN, which an idle engine says too, and for what is no count."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and 0 <= value <= MOST else None

@@ -9,8 +9,9 @@ One source: what vLLM, Ray, NCCL and Gloo are told about the network is derived 
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import bounded_json
 
 # Interfaces that a container engine, a hypervisor or an overlay network made: they lead to no other host.
 _MADE_BY_ENGINES = re.compile(
@@ -26,6 +27,10 @@ class NetworkError(ValueError):
         super().__init__("\n".join(self.problems))
 
 
+def _unreadable(problem):
+    return NetworkError([problem])
+
+
 # What a host has
 
 
@@ -34,12 +39,15 @@ def parse_interfaces(text):
 
     kind: loopback, engine (made by a container engine or the like), bridge, or whatever the link is (ether, bond, …).
     """
-    interfaces = []
-    for link in json.loads(text):
-        if not link.get("ifname"):
+    told, interfaces = bounded_json(text, "the output of `ip address show`", _unreadable), []
+    for link in told if isinstance(told, list) else []:
+        if not isinstance(link, dict) or not isinstance(link.get("ifname"), str):
             continue  # old versions of ip leave an empty object for what a filter hid
-        kind = (link.get("linkinfo") or {}).get("info_kind") or link.get("link_type") or "unknown"
-        if "LOOPBACK" in link.get("flags", []):
+        flags = {flag for flag in _list(link, "flags") if isinstance(flag, str)}
+        info = link.get("linkinfo")
+        kind = info.get("info_kind") if isinstance(info, dict) else None
+        kind = str(kind or link.get("link_type") or "unknown")
+        if "LOOPBACK" in flags:
             kind = "loopback"
         elif _MADE_BY_ENGINES.match(link["ifname"]):
             kind = "engine"
@@ -47,16 +55,29 @@ def parse_interfaces(text):
             {
                 "name": link["ifname"],
                 "kind": kind,
-                "up": {"UP", "LOWER_UP"} <= set(link.get("flags", [])),
+                "up": {"UP", "LOWER_UP"} <= flags,
                 "mtu": link.get("mtu"),
                 "addresses": [
                     f"{entry['local']}/{entry['prefixlen']}"
-                    for entry in link.get("addr_info", [])
-                    if entry.get("scope") != "link" and entry.get("local") and not entry.get("temporary")
+                    for entry in _list(link, "addr_info")
+                    if isinstance(entry, dict) and entry.get("scope") != "link" and not entry.get("temporary")
+                    if _is_interface(entry.get("local"), entry.get("prefixlen"))
                 ],
             }
         )
     return interfaces
+
+
+def _list(link, name):
+    value = link.get(name)
+    return value if isinstance(value, list) else []
+
+
+def _is_interface(address, prefix):
+    try:
+        return isinstance(address, str) and bool(ipaddress.ip_interface(f"{address}/{prefix}"))
+    except ValueError:
+        return False
 
 
 # Choosing

@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
-import json
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _network
+from ansible_collections.inferops.gpu_host.plugins.module_utils._units import MIB
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import (
+    UntrustedError,
+    bounded_json,
+    printable,
+)
 
 _OBJECT_STORE = 4 * 1024**3  # vLLM passes little through it; the default takes a third of the memory
 
@@ -59,12 +63,27 @@ def parse_nodes(output):
     """{address: GPUs} of the nodes that are alive, in the output of NODES_SCRIPT; None when there is no answer."""
     for line in output.splitlines():
         if line.startswith("NODES "):
-            nodes = {}
-            for address, alive, gpus in json.loads(line[6:]):
-                if alive:
-                    nodes[address] = nodes.get(address, 0) + int(gpus)
-            return nodes
+            return _nodes(line[6:])
     return None
+
+
+def _nodes(text):
+    """{address: GPUs} of the answer, or None: whatever runs in the container can print such a line."""
+    try:
+        told = bounded_json(text, "the answer", limit=MIB)
+    except UntrustedError:
+        return None
+    nodes = {}
+    for node in told if isinstance(told, list) else [None]:
+        if not isinstance(node, list) or len(node) != 3 or not isinstance(node[0], str):
+            return None
+        address, alive, gpus = node
+        if isinstance(gpus, bool) or not isinstance(gpus, (int, float)) or not 0 <= gpus < 10**6:
+            return None
+        if alive:
+            address = printable(address, 60)
+            nodes[address] = nodes.get(address, 0) + int(gpus)
+    return nodes
 
 
 def differences(nodes, expected, strangers=False):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.report import table
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service_work import CANDIDATE, FAILED, PREVIOUS
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import whole_number
 
 _BESIDE = {PREVIOUS: "kept until its successor answers", CANDIDATE: "candidate", FAILED: "failed, kept for its log"}
 
@@ -39,7 +40,7 @@ def _row(host, container, declared):
         container=container["name"],
         host=host,
         gpus=labels.get("gpus") or "",
-        port=int(labels["url"].rpartition(":")[2]) if labels.get("url") else None,
+        port=whole_number((labels.get("url") or "").rpartition(":")[2]),
         health=_health(container),
         seconds=container["seconds"],
         image=container["image"],

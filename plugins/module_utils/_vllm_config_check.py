@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import json
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _engine_log
+from ansible_collections.inferops.gpu_host.plugins.module_utils._units import MIB
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import UntrustedError, bounded_json
 
 SIGN = "INFEROPS-LOOKED "
 
@@ -78,5 +78,10 @@ def judged(rc, output):
 def _looked(output):
     for line in reversed(output.splitlines()):
         if line.startswith(SIGN):
-            return json.loads(line[len(SIGN) :])
+            try:
+                told = bounded_json(line[len(SIGN) :], "the answer", limit=MIB)
+            except UntrustedError:
+                continue  # the model's own code may print such a line
+            if isinstance(told, dict) and isinstance(told.get("model"), str):
+                return told
     return None

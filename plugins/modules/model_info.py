@@ -95,18 +95,21 @@ model:
     assumed: {description: Keys left to the published default of the model type., type: list, elements: str}
 """
 
+import contextlib
+import http.client
 import json
 import os
+import urllib.request
 from urllib.error import HTTPError, URLError
 
-from ansible.module_utils.urls import open_url
-
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _bounded_http
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model import safetensors
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.demo import DEMO_MODEL_ID, demo_config
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.spec import ConfigError
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import model_info as _model_info
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.model_info import ModelInfoError
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import printable, read_file
 
 
 def _from_directory(path):
@@ -114,15 +117,19 @@ def _from_directory(path):
     for name in ("config.json", *_model_info.DETAILS):
         file = os.path.join(path, name)
         if os.path.exists(file):
-            with open(file, encoding="utf-8") as stream:
-                details[name] = _model_info.parse_json(stream.read(), file)
+            details[name] = _model_info.parse_json(
+                read_file(file, error=ModelInfoError, limit=_model_info.LONGEST_JSON), file
+            )
     if "config.json" not in details:
         raise ModelInfoError(f"{path} holds no config.json: is it the model's directory (path)?")
     files = {}
     for folder, _folders, names in os.walk(path):
         for name in names:
             file = os.path.join(folder, name)
-            files[os.path.relpath(file, path)] = os.path.getsize(file)
+            with contextlib.suppress(OSError):  # a link that leads nowhere
+                files[os.path.relpath(file, path)] = os.path.getsize(file)
+        if len(files) > _model_info.MOST_FILES:
+            raise ModelInfoError(f"{path} holds more than {_model_info.MOST_FILES} files: is it the model's directory?")
     return details, files, safetensors.read_directory(path)
 
 
@@ -132,20 +139,30 @@ class _Hub:
     def __init__(self, params):
         self.where = params["hub"], params["endpoint"], params["model"], params["revision"]
         self.timeout = params["timeout"]
-        self.headers = {"Authorization": "Bearer " + params["token"]} if params["token"] else {}
+        self.token = params["token"]
+        self.opener = urllib.request.build_opener(*_bounded_http.handlers(self.timeout, 4 * self.timeout))
 
-    def _get(self, url):
-        return open_url(url, headers=self.headers, timeout=self.timeout).read().decode("utf-8")
+    def _get(self, url, limit):
+        try:
+            request = urllib.request.Request(url, headers={"User-Agent": "inferops.gpu_host"})
+            if self.token:  # for the hub alone: a redirect elsewhere does not get it
+                request.add_unredirected_header("Authorization", "Bearer " + self.token)
+            with self.opener.open(request, timeout=self.timeout) as response:
+                return _bounded_http.read(response, limit)
+        except (ValueError, http.client.HTTPException) as error:
+            raise ModelInfoError(f"{printable(url)}: {printable(error)}") from error
 
     def read(self):
         hub, endpoint, model, revision = self.where
         try:
-            files = _model_info.parse_listing(hub, self._get(_model_info.listing_url(*self.where)))
+            files = _model_info.parse_listing(
+                hub, self._get(_model_info.listing_url(*self.where), _model_info.LONGEST_LISTING)
+            )
             details = {}
             for name in ("config.json", *_model_info.DETAILS):
                 if name in files:
                     url = _model_info.file_url(hub, endpoint, model, revision, name)
-                    details[name] = _model_info.parse_json(self._get(url), url)
+                    details[name] = _model_info.parse_json(self._get(url, _model_info.LONGEST_JSON), url)
         except HTTPError as error:
             hint = "is the model's id right, and does the token open it?" if error.code in (401, 403, 404) else ""
             raise ModelInfoError(

@@ -59,7 +59,6 @@ problems:
 """
 
 import hashlib
-import json
 import os
 import platform
 import urllib.parse
@@ -68,6 +67,11 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_sn
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 from ansible_collections.inferops.gpu_host.plugins.module_utils._sameness import parse_toolkit
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import (
+    UntrustedError,
+    bounded_json,
+    printable,
+)
 
 
 def weights(directory):
@@ -106,9 +110,11 @@ def versions_in(docker, image):
     """{vllm, ray} in an image that is here; None where the image has none, or no Python to ask."""
     alone = ["docker", "run", "--rm", "--network", "none", "--entrypoint", "python3"]
     try:
-        return json.loads(docker.run([*alone, image, "-c", _VERSIONS])[1].strip().splitlines()[-1])
-    except (IndexError, ValueError):
-        return {"vllm": None, "ray": None}
+        told = bounded_json(docker.run([*alone, image, "-c", _VERSIONS])[1].strip().splitlines()[-1], "the image")
+    except (IndexError, UntrustedError):
+        told = None
+    told = told if isinstance(told, dict) else {}
+    return {name: printable(told[name], 60) if told.get(name) else None for name in ("vllm", "ray")}
 
 
 def driver():

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-import json
 from urllib.parse import quote
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.weights import parameter_counts
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model import safetensors as _safetensors
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.config import parse_model_config, sense
+from ansible_collections.inferops.gpu_host.plugins.module_utils._units import MIB
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import bounded_json, printable
 
 ENDPOINTS = {"modelscope": "https://www.modelscope.cn", "huggingface": "https://huggingface.co"}
 REVISIONS = {"modelscope": "master", "huggingface": "main"}
@@ -18,6 +19,11 @@ REVISIONS = {"modelscope": "master", "huggingface": "main"}
 # Small files that say what a model is for, beside config.json.
 DETAILS = ("hf_quant_config.json", "tokenizer_config.json")
 TYPES_BY_KIND = {"embedding": "embedding", "rerank": "rerank", "classify": "rerank"}
+
+
+LONGEST_JSON = 16 * MIB  # of tokenizer_config.json, which lists added tokens
+LONGEST_LISTING = 32 * MIB
+MOST_FILES = 100_000
 
 
 class ModelInfoError(ValueError):
@@ -46,23 +52,28 @@ def listing_url(hub, endpoint, model, revision):
 
 def parse_listing(hub, text):
     """A hub's answer → {path: bytes}."""
-    answer = parse_json(text, "the hub's file listing")
-    try:
-        if hub == "modelscope":
-            entries = [(item["Path"], item.get("Size"), item.get("Type")) for item in answer["Data"]["Files"]]
-        else:
-            entries = [(item["path"], item.get("size"), item.get("type")) for item in answer]
-    except (TypeError, KeyError) as error:
-        raise ModelInfoError(f"the hub's file listing has an unexpected form (no {error})") from error
-    return {path: int(size or 0) for path, size, kind in entries if kind not in ("tree", "directory")}
+    answer = parse_json(text, "the hub's file listing", LONGEST_LISTING)
+    names = ("Path", "Size", "Type") if hub == "modelscope" else ("path", "size", "type")
+    if hub == "modelscope":
+        data = answer.get("Data") if isinstance(answer, dict) else None
+        answer = data.get("Files") if isinstance(data, dict) else None
+    if not isinstance(answer, list) or len(answer) > MOST_FILES:
+        raise ModelInfoError(f"the hub's file listing has an unexpected form (no list of at most {MOST_FILES} files)")
+    files = {}
+    for item in answer:
+        path, size, kind = (item.get(name) for name in names) if isinstance(item, dict) else (None, None, None)
+        if kind in ("tree", "directory"):
+            continue
+        size = size or 0
+        if not isinstance(path, str) or isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 1 << 60:
+            raise ModelInfoError(f"the hub's file listing has an unexpected form ({printable(item, 100)})")
+        files[path] = size
+    return files
 
 
-def parse_json(text, what):
-    """JSON, or an error that names the file."""
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ModelInfoError(f"{what} is no JSON ({error})") from error
+def parse_json(text, what, limit=LONGEST_JSON):
+    """JSON, or an error that names the file. Configurations may hold Infinity, as Python writes it."""
+    return bounded_json(text, what, ModelInfoError, limit, infinite=True)
 
 
 def weight_files(files):
@@ -85,7 +96,8 @@ def detect_type(spec, model="", files=(), tokenizer_config=None):
         return "rerank"
     if spec.vision is not None:
         return "vision"
-    template = (tokenizer_config or {}).get("chat_template") or [f for f in files if f.startswith("chat_template")]
+    tokenizer_config = tokenizer_config if isinstance(tokenizer_config, dict) else {}
+    template = tokenizer_config.get("chat_template") or [f for f in files if f.startswith("chat_template")]
     if files and not template:
         return "completion"
     return "completion" if name.endswith("-base") else "chat"
