@@ -10,8 +10,10 @@ default; `None` stands for "not fixed: the planner, the model or the engine deci
 from __future__ import annotations
 
 import difflib
+import math
 import re
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_values as values
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.demo import DEMO_MODEL_ID
 
 HUBS = ("modelscope", "huggingface", "local", "generated")
@@ -37,14 +39,7 @@ class ServiceError(ValueError):
         super().__init__("\n".join(self.problems))
 
 
-class _Bad(ValueError):
-    """What a value should have been."""
-
-
-def _text(value):
-    if not isinstance(value, str) or not value.strip():
-        raise _Bad("a non-empty string")
-    return value.strip()
+_Bad = values.Bad
 
 
 def _boolean(value):
@@ -60,7 +55,7 @@ def _integer(minimum, maximum=None):
 
     def check(value):
         # `-e port=8000` and templated values arrive as text.
-        if isinstance(value, str) and re.fullmatch(r"\d+", value.strip()):
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,15}", value.strip()):
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
             raise _Bad(wanted)
@@ -92,7 +87,7 @@ def _choice(choices, spellings=None):
 
 
 def _scaled(value, suffixes, wanted):
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]?)", value.strip())
+    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([a-zA-Z]?)", value.strip())
     if not match or (match.group(2) and match.group(2) not in suffixes):
         raise _Bad(wanted)
     return round(float(match.group(1)) * suffixes.get(match.group(2), 1))
@@ -113,30 +108,9 @@ def _parameters(value):
     wanted = "a number of parameters, such as 7.6B"
     if isinstance(value, str):
         value = _scaled(value.lower(), _COUNT_SUFFIXES, wanted)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
         raise _Bad(wanted)
     return int(value)
-
-
-def _name(value):
-    if not isinstance(value, str) or not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", value):
-        raise _Bad("letters, digits, dots, dashes and underscores, as in a container's name")
-    return value
-
-
-def _mapping(value):
-    if not isinstance(value, dict):
-        raise _Bad("a mapping")
-    return dict(value)
-
-
-def _environment(value):
-    result = {}
-    for key, item in _mapping(value).items():
-        if isinstance(item, (dict, list)) or item is None:
-            raise _Bad(f"a mapping of names to strings ({key} is not a string)")
-        result[str(key)] = ("true" if item else "false") if isinstance(item, bool) else str(item)
-    return result
 
 
 def _strings(value):
@@ -144,7 +118,7 @@ def _strings(value):
         value = [value]
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) and item for item in value):
         raise _Bad("a list of names")
-    return list(value)
+    return [values.one_line(item, "a list of names") for item in value]
 
 
 def _gpus(value):
@@ -153,10 +127,10 @@ def _gpus(value):
         raise _Bad(wanted)
     result = []
     for item in value:
-        if isinstance(item, str) and item.isdigit():
-            item = int(item)
-        if isinstance(item, bool) or not isinstance(item, (int, str)) or item == "" or (item == -1):
-            raise _Bad(wanted)
+        try:
+            item = values.gpu(item)
+        except _Bad:
+            raise _Bad(wanted) from None
         if item in result:
             raise _Bad(f"a list in which no GPU stands twice ({item} does)")
         result.append(item)
@@ -173,29 +147,31 @@ class _Key:
 
 SCHEMA = {
     # what is served
-    "name": _Key(_name, None, "unique; also the container's name"),
-    "model": _Key(_text, None, "id on the hub, such as Qwen/Qwen2.5-7B-Instruct"),
+    "name": _Key(values.container_name, None, "unique; also the container's name"),
+    "model": _Key(values.model_id, None, "id on the hub, such as Qwen/Qwen2.5-7B-Instruct"),
     "hub": _Key(_choice(HUBS), None, "where the weights come from; `local` when only `path` is given"),
-    "revision": _Key(_text, None, "branch, tag or commit; None is the hub's default", "revision"),
-    "path": _Key(_text, None, "directory of the model on the host; None is below inference_models_dir"),
-    "config": _Key(_mapping, None, "the model's config.json, inline, for planning without the hub"),
+    "revision": _Key(values.revision, None, "branch, tag or commit; None is the hub's default", "revision"),
+    "path": _Key(
+        values.model_directory, None, "directory of the model on the host, absolute; None is below inference_models_dir"
+    ),
+    "config": _Key(values.mapping, None, "the model's config.json, inline, for planning without the hub"),
     "parameters": _Key(_parameters, None, "parameter count, the rough fallback where no config.json can be had"),
     "type": _Key(_choice(TYPES), None, "None: detected from config.json"),
-    "served_model_name": _Key(_text, None, "what clients call it; default: the name", "served-model-name"),
+    "served_model_name": _Key(values.one_line, None, "what clients call it; default: the name", "served-model-name"),
     "state": _Key(_choice(STATES), "started", "started, stopped or absent"),
     # how it is served
     "engine": _Key(_choice(ENGINES), "vllm", "vllm or text_embeddings_inference"),
-    "engine_version": _Key(_text, None, "for example 0.26.0"),
-    "image": _Key(_text, None, "container image; None is the role's"),
-    "options": _Key(_mapping, {}, "any option of `vllm serve`, under its own name"),
-    "env": _Key(_environment, {}, "environment of the container"),
-    "container": _Key(_mapping, {}, "further arguments of community.docker.docker_container, such as shm_size"),
-    "api_key": _Key(_text, None, "None: inference_api_key", "api-key"),
+    "engine_version": _Key(values.version, None, "for example 0.26.0"),
+    "image": _Key(values.image, None, "container image; None is the role's"),
+    "options": _Key(values.options, {}, "any option of `vllm serve`, under its own name"),
+    "env": _Key(values.environment, {}, "environment of the container"),
+    "container": _Key(values.container, {}, "further arguments of community.docker.docker_container, such as shm_size"),
+    "api_key": _Key(values.api_key, None, "None: inference_api_key, else one is made; none: open", "api-key"),
     "trust_remote_code": _Key(_boolean, False, "run the model repository's own Python", "trust-remote-code"),
     # where
     "accelerator": _Key(_choice(ACCELERATORS), "cuda", "cuda or cpu"),
     "port": _Key(_integer(1, 65535), None, "None: the first free one from 8000", "port"),
-    "bind_address": _Key(_text, "0.0.0.0", "address to listen on; 127.0.0.1 behind a proxy", "host"),
+    "bind_address": _Key(values.address, "0.0.0.0", "address to listen on; 127.0.0.1 behind a proxy", "host"),
     "hosts": _Key(_strings, [], "the inventory hosts it may use; `host` is one; empty is any"),
     "gpus": _Key(_gpus, None, "indexes or UUIDs of exactly the GPUs to use on each host"),
     # the layout, where the operator fixes it
@@ -210,8 +186,8 @@ SCHEMA = {
     ),
     "expert_parallel": _Key(_boolean, None, "whole experts per GPU", "enable-expert-parallel"),
     "dtype": _Key(_choice(DTYPES, DTYPE_SPELLINGS), None, "None and auto: by model and compute capability", "dtype"),
-    "quantization": _Key(_text, None, "None: as the checkpoint says", "quantization"),
-    "kv_cache_dtype": _Key(_text, None, "None: auto; fp8 halves the cache", "kv-cache-dtype"),
+    "quantization": _Key(values.method, None, "None: as the checkpoint says", "quantization"),
+    "kv_cache_dtype": _Key(values.method, None, "None: auto; fp8 halves the cache", "kv-cache-dtype"),
     "max_model_len": _Key(_length, None, "tokens; None: the model's own; auto: the longest that fits", "max-model-len"),
     "max_num_seqs": _Key(_integer(1), None, "requests in one batch", "max-num-seqs"),
     "max_num_batched_tokens": _Key(_integer(1), None, "tokens in one batch", "max-num-batched-tokens"),
@@ -232,7 +208,12 @@ _KEY_OF_OPTION = {key.option: name for name, key in SCHEMA.items() if key.option
 _OPTIONS_ELSEWHERE = {
     "model": "set the service's key `model` (or `path`)",
     "data-parallel-size": "set the service's key `replicas`",
+    "model-id": "set the service's key `model` (or `path`)",
+    "hostname": "set the service's key `bind_address`",
+    "config": "write under options what that file holds",
 }
+# What they hold is not repeated in a message.
+_SECRET_OPTIONS = ("api-key",)
 
 
 def option_name(name):
@@ -260,9 +241,8 @@ def _lift_options(service, label, problems):
         else:
             checked = _check(label, f"options.{spelling}", SCHEMA[key].check, value, problems)
             if service.get(key) not in (None, checked) and key in service:
-                problems.append(
-                    f"{label}: options.{spelling} is {value!r} but {key} is {service[key]!r}: give one of them"
-                )
+                both = "" if option in _SECRET_OPTIONS else f" is {value!r} but {key} is {service[key]!r}"
+                problems.append(f"{label}: options.{spelling}{both or f' and {key} differ'}: give one of them")
             service[key] = checked
     service["options"] = rest
 
@@ -271,8 +251,18 @@ def _check(label, key, check, value, problems):
     try:
         return check(value)
     except _Bad as wanted:
-        problems.append(f"{label}: {key} is {value!r}, wanted {wanted}")
+        problems.append(f"{label}: {key} {_shown(key, value)}, wanted {wanted}")
         return None
+
+
+def _shown(key, value):
+    """What was found, without what could be a secret."""
+    if option_name(key.rpartition("options.")[2]) in _SECRET_OPTIONS:
+        return "is not shown here"
+    if isinstance(value, dict):
+        return "holds " + ", ".join(repr(str(name)) for name in list(value)[:20])
+    text = repr(value)
+    return "is " + (text if len(text) <= 200 else text[:199] + "…")
 
 
 def _normalize(raw, label, defaults, problems):

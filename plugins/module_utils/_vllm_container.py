@@ -10,6 +10,7 @@ import json
 import shlex
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _groups, _network, _ray, _vllm_options
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_values as values
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import option_name
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB
 
@@ -41,14 +42,15 @@ SETTINGS = {
 }
 _MERGED = ("env", "labels", "log_options")
 _APPENDED = ("volumes", "ulimits", "devices", "capabilities")
-_NOT_THE_OPERATORS = {
-    "command": "options",
-    "image": "image",
-    "name": "name",
-    "published_ports": "port and bind_address",
-    "ports": "port and bind_address",
-    "state": "state",
-}
+# Asks the service how it is. Python, which every image with vLLM has; curl is missing from some. The address is data.
+_HEALTH_PROBE = """
+import ssl, sys, urllib.request as r
+try:
+    https = r.HTTPSHandler(context=ssl._create_unverified_context())
+    r.build_opener(r.ProxyHandler({}), https).open(sys.argv[1], timeout=8)
+except Exception as error:
+    sys.exit(str(error)[:200])
+""".strip()
 
 
 class ContainerError(ValueError):
@@ -152,8 +154,8 @@ def container_args(
             *arguments["volumes"],
         ],
     )
-    probe = _health_probe(service, _port(service, placement), arguments["network_mode"])
-    arguments["healthcheck"]["test"] = ["CMD-SHELL", f'python3 -c "{probe}" 2>/dev/null']
+    inside = url_inside(service, _port(service, placement), arguments["network_mode"])
+    arguments["healthcheck"]["test"] = ["CMD", "python3", "-c", _HEALTH_PROBE, inside + "/health"]
     if _several_hosts(placement):
         _join_group(arguments, placement, service, node, config, settings, peers or {})
     return with_operators_wishes(arguments, service)
@@ -184,7 +186,7 @@ def frame(placement, service, host, image, model_dir, config, plan=None, setting
         "healthcheck": {"interval": "10s", "timeout": "10s", "retries": 3, "start_period": settings["start_period"]},
     }
     if network != "host":
-        arguments["published_ports"] = [_published(service.get("bind_address"), _port(service, placement))]
+        arguments["published_ports"] = [_published(service, _port(service, placement))]
     if settings["shm_size"]:
         arguments["shm_size"] = settings["shm_size"]
     elif settings["ipc_mode"]:
@@ -364,32 +366,33 @@ def _gpu_request(node, settings):
     return [request], {"NVIDIA_VISIBLE_DEVICES": "void"}
 
 
-def _published(address, port):
+def _published(service, port):
+    address = service.get("bind_address")
     if address in (None, "", "0.0.0.0", "::"):
         return f"{port}:{port}"
+    address = "127.0.0.1" if address.lower() == "localhost" else address
+    if not values.is_ip(address):
+        raise ContainerError(
+            f"service {service['name']!r}: bind_address is {address!r}, and Docker publishes ports on IP addresses "
+            f"only: give the address, or set container: {{network_mode: host}}"
+        )
     return f"[{address}]:{port}:{port}" if ":" in address else f"{address}:{port}:{port}"
 
 
-def _health_probe(service, port, network):
-    """Python, which every image with vLLM has; curl is missing from some."""
+def url_inside(service, port, network):
+    """Where the container itself reaches the service."""
     address = service.get("bind_address") if network == "host" else None
     address = "127.0.0.1" if address in (None, "", "0.0.0.0", "::") else address
-    address = f"[{address}]" if ":" in address else address
-    options = {option_name(name) for name in service.get("options") or {}}
-    scheme, imports, handler = "http", "urllib.request as r", ""
-    if "ssl-certfile" in options:
-        scheme, imports = "https", "ssl, urllib.request as r"
-        handler = ", r.HTTPSHandler(context=ssl._create_unverified_context())"
-    url = f"{scheme}://{address}:{port}/health"
-    return f"import {imports}; r.build_opener(r.ProxyHandler({{}}){handler}).open('{url}', timeout=8)"
+    scheme = "https" if "ssl-certfile" in {option_name(name) for name in service.get("options") or {}} else "http"
+    return f"{scheme}://{f'[{address}]' if ':' in address else address}:{port}"
 
 
 def with_operators_wishes(arguments, service):
     """`container:` of the service on top: mappings are merged, lists appended, anything else replaced."""
     wishes = dict(service.get("container") or {})
     for key in wishes:
-        if key in _NOT_THE_OPERATORS:
-            instead = _NOT_THE_OPERATORS[key]
+        if key in values.CONTAINER_ELSEWHERE:
+            instead = values.CONTAINER_ELSEWHERE[key]
             raise ContainerError(f"service {service['name']!r}: container.{key} is set by {instead} of the service")
     if "shm_size" in wishes and "ipc_mode" not in wishes:
         arguments.pop("ipc_mode", None)
