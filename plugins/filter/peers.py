@@ -8,6 +8,7 @@ from __future__ import annotations
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _groups, _network, _placements, _ray, _sameness
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_values as values
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import ServiceError, normalize_services
 
 
@@ -61,6 +62,7 @@ def _peer_targets(groups, peers, probes, host):
 
 def _ray_group(cluster, offset=0):
     """A Ray cluster that stands alone, as a group for the role peers."""
+    _check_cluster(cluster, offset)
     ports = _groups.ray_ports(int(offset))
     every = {f"ray {name}": ports[name] for name in ("node manager", "object manager", "worker")}
     return {
@@ -73,7 +75,43 @@ def _ray_group(cluster, offset=0):
     }
 
 
+def _check_cluster(cluster, offset):
+    """Refuses what would become an option of Ray, a second field of a volume, or a name of something else."""
+
+    def address(value):
+        name, _colon, port = str(value).rpartition(":")
+        values.address(name.strip("[]"))
+        if not port.isdigit() or not 0 < int(port[:6]) < 65536:
+            raise values.Bad("ADDRESS:PORT")
+
+    def of_container(key):
+        return lambda value: values.container({key: value})
+
+    def number(value):
+        if not str(value).isdigit() or not 0 <= int(str(value)[:6]) <= 40:
+            raise values.Bad("a whole number from 0 to 40")
+
+    checks = {
+        "name": values.container_name,
+        "image": values.image,
+        "address": address,
+        "env": of_container("env"),
+        "volumes": of_container("volumes"),
+        "shm_size": values.word("a size such as 16g", r"[0-9]{1,15}(\.[0-9]+)?[bBkKmMgGtT]?[bB]?"),
+        "port_offset": number,
+    }
+    for key, check in checks.items():
+        value = offset if key == "port_offset" else cluster.get(key)
+        try:
+            if value not in (None, "", [], {}):
+                check(value)
+        except values.Bad as wanted:
+            shown = "" if key == "env" else f" is {value!r},"
+            raise AnsibleFilterError(f"ray_cluster_{key}{shown} wanted {wanted}") from None
+
+
 def _ray_container_args(cluster, host, peers, gpus=(), offset=0, gpu_injection="nvidia"):
+    _check_cluster(cluster, offset)
     return _ray.container_args(cluster, host, peers, _groups.ray_ports(int(offset)), gpus, gpu_injection)
 
 

@@ -27,13 +27,16 @@ def _known_models(services, results=(), published=None):
     or all reasons why: of the hosts' own directories and of the hub."""
     known, errors = {}, {}
     for result in results:
-        name = (result.get("item") or {}).get("name")
+        item = result.get("item")
+        name = item.get("name") if isinstance(item, dict) else None
         if result.get("model"):
             known.setdefault(name, result["model"])
         elif result.get("msg") and not result.get("skipped"):
             reasons = errors.setdefault(name, [])
             reasons += [result["msg"]] if result["msg"] not in reasons else []
     for service in services:
+        if not isinstance(service, dict):
+            continue  # the planner says so, with all that is wrong
         name, model = service.get("name"), service.get("model")
         if name in known or service.get("config"):
             continue

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_values as values
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_work, _vllm_container, _vllm_options
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import ServiceError, normalize_services
 
@@ -19,9 +20,19 @@ def _of_engine(services, engine):
     return [service for service in normalized if service["engine"] == engine]
 
 
+def _paths(paths):
+    """Paths of a host, of which each becomes a part of a volume."""
+    for name, path in paths.items():
+        try:
+            values.directory(path)
+        except values.Bad as wanted:
+            raise AnsibleFilterError(f"the directory for {name} is {path!r}, wanted {wanted}") from None
+    return _service_work.Paths(**paths)
+
+
 def _service_questions(plan, services, host, paths, engine="vllm", images=None):
     ours = _of_engine(services, engine)
-    return _service_work.questions(plan or {}, ours, host, _service_work.Paths(**paths), images)
+    return _service_work.questions(plan or {}, ours, host, _paths(paths), images)
 
 
 def _service_work_of_host(
@@ -40,7 +51,7 @@ def _service_work_of_host(
     peers=None,
 ):
     ours = _of_engine(services, engine)
-    plan, where = plan or {}, _service_work.Paths(**paths)
+    plan, where = plan or {}, _paths(paths)
     settings = dict({"docker_version": found.get("engine")}, **(settings or {}))
     try:
         items = _service_work.wanted(plan, ours, host, where, images, options, settings, api_key, peers)

@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _vllm_container
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import printable
 
 # Where curl and the OpenAI SDK of a client find the key.
 CLIENT_VARIABLE = "OPENAI_API_KEY"
@@ -83,10 +86,12 @@ def given(endpoints):
 def card(endpoint, result):
     """What a client must know; names the variable of the key, never the key. result: of inference_check."""
     key_variable = endpoint["key_variable"]
-    base, model, kind = endpoint["url"] + "/v1", result.get("model") or endpoint["model"], endpoint["type"]
+    base, kind = endpoint["url"] + "/v1", endpoint["type"]
+    model = _said(result.get("model") or endpoint["model"])
     figures = result.get("figures") or {}
     length = figures.get("max_model_len")
     path, body = _request(kind, model)
+    body = shlex.quote(body)  # the server named its model, and people paste this into a shell
     key = f'  -H "Authorization: Bearer ${CLIENT_VARIABLE}" \\\n' if key_variable else ""
     local = any(endpoint["url"].partition("://")[2].startswith(name) for name in _LOOPBACK)
     return {
@@ -98,8 +103,8 @@ def card(endpoint, result):
         "key_variable": key_variable,
         "context_length": length,
         "embedding_dimension": figures.get("embedding_dimension"),
-        "engine_version": figures.get("engine_version"),
-        "curl": f"curl {base}{path} \\\n{key}  -H 'Content-Type: application/json' \\\n  -d '{body}'",
+        "engine_version": _said(figures.get("engine_version")),
+        "curl": f"curl {shlex.quote(base + path)} \\\n{key}  -H 'Content-Type: application/json' \\\n  -d {body}",
         "dify": _dify(kind, model, base, key_variable, length),
         "python": _python(kind, base, model, bool(key_variable)),
     }
@@ -123,6 +128,11 @@ def _url(scheme, address, port):
 
 def _first(value):
     return value[0] if isinstance(value, list) else value
+
+
+def _said(text):
+    """What a server says of itself, as one line that ends no table and no code of a card."""
+    return re.sub("[`|]", "'", printable(text)) if text else None
 
 
 def _slug(text):
@@ -163,16 +173,17 @@ def _dify(kind, model, base, key_variable, length):
 
 def _python(kind, base, model, keyed):
     key = f'os.environ["{CLIENT_VARIABLE}"]' if keyed else '"none"'
-    client = f'client = OpenAI(base_url="{base}", api_key={key})\n'
+    client = f"client = OpenAI(base_url={json.dumps(base)}, api_key={key})\n"
     head = ("import os\n\n" if keyed else "") + "from openai import OpenAI\n\n" + client
+    model = json.dumps(model, ensure_ascii=False)
     if kind == "embedding":
-        return head + f'print(client.embeddings.create(model="{model}", input=["Hello"]).data[0].embedding[:4])\n'
+        return head + f'print(client.embeddings.create(model={model}, input=["Hello"]).data[0].embedding[:4])\n'
     if kind == "rerank":  # the SDK has no call for it
-        body = f'{{"model": "{model}", "query": "Hello", "documents": ["Hi", "Goodbye"]}}'
+        body = f'{{"model": {model}, "query": "Hello", "documents": ["Hi", "Goodbye"]}}'
         return head + f'print(client.post("/rerank", body={body}, cast_to=object))\n'
     if kind == "completion":
-        call = f'client.completions.create(model="{model}", prompt="Tell me a joke.", max_tokens=100)'
+        call = f'client.completions.create(model={model}, prompt="Tell me a joke.", max_tokens=100)'
         return head + f"print({call}.choices[0].text)\n"
     question = '[{"role": "user", "content": "Tell me a joke."}]'
-    call = f'client.chat.completions.create(model="{model}", messages={question}, max_tokens=100)'
+    call = f"client.chat.completions.create(model={model}, messages={question}, max_tokens=100)"
     return head + f"print({call}.choices[0].message.content)\n"

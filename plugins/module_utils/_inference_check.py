@@ -35,6 +35,8 @@ TYPES = ("chat", "completion", "embedding", "rerank", "vision")
 JOKE = "Tell me a joke."
 COUNTING = "Count from 1 to 100: 1, 2, 3,"
 WRONG_KEY = "wrong-key-of-inference-check"
+# What /health of a server that works says; text-embeddings-inference may want its key even there.
+ALIVE = (200, 401)
 
 # Routes that a key must protect. An empty body is enough: the key is judged before the body is.
 GUARDED_ROUTES = (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_values as values
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import format_bytes
 
 MODEL_DEFAULTS = {
@@ -48,6 +49,7 @@ def complete_models(models, models_dir):
             continue
         model["name"] = model["name"] or model["model"]
         model["directory"] = model["directory"] or posixpath.join(models_dir, model["model"].strip("/"))
+        problems += [f"{label}: {problem}" for problem in _bad_values(model)]
         if model["source"] == "local" and not model["path"]:
             problems.append(f"{label}: source is local, so path must name the directory to copy from")
         if model["source"] == "url" and not model["url"]:
@@ -59,6 +61,32 @@ def complete_models(models, models_dir):
     if problems:
         raise ModelError("\n".join(problems))
     return result
+
+
+def _bad_values(model):
+    """What would become an option of a client, another directory or another address."""
+    checks = {
+        "model": values.model_directory if model["source"] == "local" else values.model_id,
+        "revision": values.revision,
+        "directory": values.model_directory,
+        "path": values.model_directory,
+        "endpoint": values.url,
+        "url": values.url,
+    }
+    if model["source"] == "local" and not str(model["model"]).startswith("/"):
+        checks["model"] = values.model_id
+    for key, check in checks.items():
+        try:
+            if model[key]:
+                check(model[key])
+        except values.Bad as wanted:
+            # An address may hold a password.
+            found = "" if key in ("endpoint", "url") else f" is {model[key]!r},"
+            yield f"{key}{found} wanted {wanted}"
+    for key in ("include", "exclude"):
+        patterns = model[key] if isinstance(model[key], (list, tuple)) else [None]
+        if not all(isinstance(pattern, str) and values.is_pattern(pattern) for pattern in patterns):
+            yield f"{key} is {model[key]!r}, wanted a list of patterns of file names, such as '*.safetensors'"
 
 
 def models_of_services(services, models_dir, plan=None):

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _groups, _tei_container
-from ansible_collections.inferops.gpu_host.plugins.module_utils._service import as_planned
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_values as values
+from ansible_collections.inferops.gpu_host.plugins.module_utils._service import ServiceError, as_planned
 from ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_options import version_tuple
 
 # The image of a service that names none, by accelerator. `cpu` is built by the container_image role,
@@ -83,6 +84,11 @@ def image_of(service, images=None, hosts=1, gpu=None):
     if service["image"]:
         return service["image"]
     images = dict(DEFAULT_IMAGES, **(images or {}))
+    for key, name in images.items():
+        try:
+            values.image(name)
+        except values.Bad as wanted:
+            raise ServiceError([f"inference_images: {key} is {name!r}, wanted {wanted}"]) from None
     if service["engine"] == "text_embeddings_inference":
         return _tei_container.image(images["text_embeddings_inference"], service["accelerator"], gpu)
     image = images[service["accelerator"]]

@@ -133,6 +133,19 @@ def address(value):
     return value
 
 
+def url(value):
+    wanted = "an address such as https://mirror.example/models"
+    value = one_line(value, wanted, 2000)
+    if not re.fullmatch(r"https?://[^\s/\\][^\s\\]*", value):
+        raise Bad(wanted)
+    return value
+
+
+def is_pattern(value):
+    """Whether it can only be a pattern of file names below a directory."""
+    return bool(value) and not (_CONTROL.search(value) or value.startswith(("-", "/")) or ".." in value.split("/"))
+
+
 def is_ip(value):
     try:
         return bool(ipaddress.ip_address(value))

@@ -27,6 +27,12 @@ _START = (
     'exec "$(command -v text-embeddings-router || echo /entrypoint.sh)" "$@"'
 )
 
+# With a key, some versions want it for /health too. It goes through a pipe, since a command line is seen by everyone.
+_HEALTH_PROBE = (
+    f". {SECRETS_PATH}; printf 'Authorization: Bearer %s' \"$API_KEY\" | "
+    "curl --noproxy '*' -fsS -o /dev/null -H @- \"$1\""
+)
+
 
 def image(base, accelerator="cuda", gpu=None):
     """The image for a kind of GPU: REPOSITORY:1.9 and an A10 → REPOSITORY:86-1.9."""
@@ -62,7 +68,8 @@ def config_file(service, plan=None, placement=None, engine_version=None, setting
         if value is True:
             arguments.append(f"--{name}")
         elif value not in (None, False):
-            arguments += [f"--{name}", str(value)]
+            # In one word, or a value with a leading dash would be the next option.
+            arguments.append(f"--{name}={value}")
     key = service.get("api_key") or api_key or ""
     content = f"API_KEY={shlex.quote(key)}\n"
     # Slow on purpose: the content holds the API key, and labels travel with images that are made of containers.
@@ -87,10 +94,6 @@ def container_args(
         env={"HF_HUB_OFFLINE": "1", **arguments["env"]},
         volumes=[f"{model_dir}:{model_dir}:ro", f"{config_path}:{SECRETS_PATH}:ro", *arguments["volumes"]],
     )
-    arguments["healthcheck"]["test"] = [
-        "CMD-SHELL",
-        f"curl --noproxy '*' -fsS -o /dev/null {_vllm_container.url(service, placement)}/health"
-        if network == "host"
-        else f"curl --noproxy '*' -fsS -o /dev/null http://127.0.0.1:{port}/health",
-    ]
+    inside = _vllm_container.url_inside(service, port, network)
+    arguments["healthcheck"]["test"] = ["CMD", "sh", "-c", _HEALTH_PROBE, "sh", inside + "/health"]
     return _vllm_container.with_operators_wishes(arguments, service)

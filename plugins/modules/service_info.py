@@ -89,7 +89,7 @@ from urllib.parse import quote
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _container_state, _metrics
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
-from ansible_collections.inferops.gpu_host.plugins.module_utils._inference_check import Endpoint
+from ansible_collections.inferops.gpu_host.plugins.module_utils._inference_check import ALIVE, Endpoint
 from ansible_collections.inferops.gpu_host.plugins.module_utils._listening import listeners
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
@@ -103,7 +103,7 @@ def look_at(docker, name, params):
     container.update(ours=bool(labels.get("service")), healthy=False)
     if container["running"] and "url" in labels:
         endpoint = Endpoint(labels["url"], timeout=params["timeout"], validate_certs=False)
-        container["healthy"] = endpoint.get("/health").status == 200
+        container["healthy"] = endpoint.get("/health").status in ALIVE
         if params["metrics"]:
             container["metrics"] = _metrics.figures(endpoint.get("/metrics").text)
     return container

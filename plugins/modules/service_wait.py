@@ -86,7 +86,7 @@ import time
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _container_state, _engine_log
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
-from ansible_collections.inferops.gpu_host.plugins.module_utils._inference_check import Endpoint
+from ansible_collections.inferops.gpu_host.plugins.module_utils._inference_check import ALIVE, Endpoint
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 PAUSE = 1  # seconds between two looks
@@ -97,7 +97,7 @@ def answers(url):
     # The host asks itself: no proxy may answer in its place, and its own certificate is good enough.
     root, slash, path = url.partition("://")[2].partition("/")
     scheme = url.partition("://")[0]
-    return Endpoint(f"{scheme}://{root}", timeout=5, validate_certs=False).get(slash + path).status == 200
+    return Endpoint(f"{scheme}://{root}", timeout=5, validate_certs=False).get(slash + path).status in ALIVE
 
 
 def main():

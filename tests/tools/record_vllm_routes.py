@@ -4,8 +4,9 @@
     pip download --no-deps --no-binary :all: --no-build-isolation --no-clean vllm==0.33.0   # keeps the unpacked sources
     record_vllm_routes.py 0.32.0=/path/to/sources 0.33.0=/path/to/sources … > _vllm_route_table.py
 
-Static: what is written at `@router.post("/path")` and `add_api_route("/path", …)` below vllm/entrypoints. A version already
-in the table and not given again is kept. What each path does is judged in _open_routes.py, and a test wants all of them there.
+Static: what is written at `@router.post("/path")` and `add_api_route("/path", …)` below vllm/entrypoints. A version
+already in the table and not given again is kept. What each path does is judged in _open_routes.py, and a test wants
+all of them there.
 """
 
 from __future__ import annotations

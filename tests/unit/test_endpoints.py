@@ -101,6 +101,22 @@ def test_snippets_are_whole(kind, path):
     ast.parse(made["python"])
 
 
+@pytest.mark.parametrize("kind", ["chat", "completion", "embedding", "rerank", "vision"])
+def test_what_a_server_calls_its_model_runs_nowhere(kind):
+    """Whoever pastes the snippets runs them, and the name in them was the server's to choose."""
+    evil = "m'; touch /tmp/owned; '\n`id` | \" + exit() + \""
+    made = _endpoints.card(
+        {**_endpoints.given([{"endpoint": "http://gpu1:8000", "type": kind}])[0]},
+        {"model": evil, "figures": {"engine_version": "1\n| x |"}},
+    )
+    words = shlex.split(made["curl"].replace("\\\n", " "))
+    assert len(words) == 6 and words[0] == "curl"
+    assert "\n" not in json.loads(words[-1])["model"]
+    calls = [node for node in ast.walk(ast.parse(made["python"])) if isinstance(node, ast.Call)]
+    assert "exit" not in [ast.unparse(call.func) for call in calls]
+    assert not set("\n`|") & set(made["model"] + made["engine_version"])
+
+
 def test_dify_fields():
     assert card()["dify"] == {
         "Model Type": "LLM",

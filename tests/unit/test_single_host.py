@@ -19,7 +19,9 @@ HOSTS = ("gpu1", "gpu2")
 
 @pytest.fixture(scope="module")
 def declared():
-    return yaml.safe_load((ROOT / "inventories/single_host/group_vars/all.yml").read_text())["inference_services"]
+    services = yaml.safe_load((ROOT / "inventories/single_host/group_vars/all.yml").read_text())["inference_services"]
+    # No vault is open here, and so the one key that comes from there is made on the host as those of the others.
+    return [{key: value for key, value in service.items() if key != "api_key"} for service in services]
 
 
 @pytest.fixture(scope="module")

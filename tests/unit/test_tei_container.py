@@ -75,13 +75,14 @@ def test_the_container():
     args = item()["arguments"]
     assert args["command"] == [
         *("--model-id", "/data/models/BAAI/bge-reranker-large", "--port", "8007", "--hostname", "0.0.0.0"),
-        *("--dtype", "float16"),
+        "--dtype=float16",
     ]
     assert args["published_ports"] == ["8007:8007"]
     assert args["device_requests"][0]["device_ids"] == ["GPU-0"]
     assert args["volumes"][0] == "/data/models/BAAI/bge-reranker-large:/data/models/BAAI/bge-reranker-large:ro"
     assert args["env"]["HF_HUB_OFFLINE"] == "1"
-    assert args["healthcheck"]["test"][1].endswith("http://127.0.0.1:8007/health")
+    assert args["healthcheck"]["test"][:3] == ["CMD", "sh", "-c"]
+    assert args["healthcheck"]["test"][-1] == "http://127.0.0.1:8007/health"
     assert (args["restart_policy"], args["labels"]["io.github.inferops.engine"]) == (
         "unless-stopped",
         "text_embeddings_inference",
@@ -90,10 +91,12 @@ def test_the_container():
 
 def test_options_become_arguments():
     command = item(options={"max-batch-tokens": 32768, "auto-truncate": True, "pooling": "cls"})["arguments"]["command"]
-    assert command[6:] == ["--auto-truncate", "--dtype", "float16", "--max-batch-tokens", "32768", "--pooling", "cls"]
+    assert command[6:] == ["--auto-truncate", "--dtype=float16", "--max-batch-tokens=32768", "--pooling=cls"]
+    # A value that looks like an option stays the value of its own.
+    assert item(options={"default-prompt": "--api-key=x"})["arguments"]["command"][6] == "--default-prompt=--api-key=x"
 
 
-@pytest.mark.parametrize("key", ["sk-secret", 'it\'s "$HOME"', None])
+@pytest.mark.parametrize("key", ["sk-secret", 'it\'s"$HOME"', None])
 def test_the_key_reaches_the_process_and_nothing_else(key, tmp_path):
     rendered = item(api_key=key)
     if key:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _vllm_container
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import normalize_services
 from ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_container import ContainerError
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "stand_ins"))
+from openai_server import StandIn
 
 UUIDS = [f"GPU-0000000{at}" for at in range(8)]
 MODELS = "/data/models"
@@ -170,8 +175,7 @@ def test_every_container():
     assert args["env"]["HF_HUB_OFFLINE"] == args["env"]["VLLM_NO_USAGE_STATS"] == "1"
     assert 0 < config["shutdown-timeout"] < args["stop_timeout"]
     assert "/data/cache:/root/.cache/vllm" in args["volumes"]
-    assert "http://127.0.0.1:8000/health" in args["healthcheck"]["test"][-1]
-    compile(shlex.split(args["healthcheck"]["test"][-1])[2], "probe", "exec")
+    assert args["healthcheck"]["test"][-1] == "http://127.0.0.1:8000/health"
     assert "runner" not in config
 
 
@@ -230,8 +234,18 @@ def test_bound_address():
 def test_tls_is_probed_as_tls():
     declared = {"name": "m", "model": "a/b", "port": 8000, "options": {"ssl-certfile": "/c.pem", "ssl-keyfile": "/k"}}
     args, _ = render(declared, [0])
-    assert "https://127.0.0.1:8000/health" in args["healthcheck"]["test"][-1]
-    compile(shlex.split(args["healthcheck"]["test"][-1])[2], "probe", "exec")
+    assert args["healthcheck"]["test"][-1] == "https://127.0.0.1:8000/health"
+
+
+def test_the_health_probe_takes_its_address_as_data():
+    """No shell reads it, and what was declared is an argument of its own."""
+    args, _ = render({"name": "m", "model": "a/b", "port": 8000}, [0])
+    with StandIn() as engine:
+        command = [sys.executable, *args["healthcheck"]["test"][2:4], engine.url + "/health"]
+        assert args["healthcheck"]["test"][:2] == ["CMD", "python3"]
+        assert subprocess.run(command, check=False).returncode == 0
+    gone = subprocess.run(command, check=False, stderr=subprocess.PIPE)
+    assert gone.returncode == 1 and b"Traceback" not in gone.stderr
 
 
 def test_label_changes_with_the_options_and_only_then():
@@ -246,8 +260,7 @@ def test_label_changes_with_the_options_and_only_then():
 @pytest.mark.parametrize(
     ("more", "gpus", "words"),
     [
-        ({"container": {"name": "x"}}, [0], "container.name is set by name"),
-        ({"container": {"ports": ["1:1"]}}, [0], "container.ports is set by port and bind_address"),
+        ({"bind_address": "gpu1.example"}, [0], "Docker publishes ports on IP addresses only"),
         ({}, [], "no GPUs are placed on gpu1"),
         ({"port": None}, [0], "has no port"),
     ],

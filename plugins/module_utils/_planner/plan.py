@@ -17,7 +17,7 @@ from __future__ import annotations
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.config import parse_model_config
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.demo import demo_config
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.spec import ConfigError
-from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import layouts
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import layouts, refusals
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.admit import admit_all
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.answer import answer_of, gpu_usage
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.cpu import place_on_cpu
@@ -109,6 +109,7 @@ def _subjects(services, models, engine_version, strict, names):
         config = service["config"] or info.get("config")
         if config is None and service["hub"] == "generated":
             config = demo_config()
+        spec = None
         try:
             if config:
                 spec = parse_model_config(config, info.get("hf_quant_config"), strict)
@@ -126,6 +127,7 @@ def _subjects(services, models, engine_version, strict, names):
                 )
         except ConfigError as error:
             problems.append(f"{label}: {error}")
+        problems += [f"{label}: {refusal}" for refusal in refusals.of_service(service, spec, engine_version)]
     if problems:
         raise PlanError(problems)
     return subjects
