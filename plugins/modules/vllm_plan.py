@@ -157,7 +157,6 @@ def main():
         supports_check_mode=True,
     )
     params = module.params
-    # Keys may travel inside a service; they must not show in what is printed or logged.
     try:
         planned = plan(
             params["services"],
