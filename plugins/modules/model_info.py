@@ -103,9 +103,9 @@ import urllib.request
 from urllib.error import HTTPError, URLError
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _bounded_http
+from ansible_collections.inferops.gpu_host.plugins.module_utils._config_keys import ConfigError
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model import safetensors
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.demo import DEMO_MODEL_ID, demo_config
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model.spec import ConfigError
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import model_info as _model_info
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.model_info import ModelInfoError
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule

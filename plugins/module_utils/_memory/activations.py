@@ -20,7 +20,6 @@ CUBLAS_WORKSPACE = 32 * MIB  # PyTorch's on Hopper, from the first 16-bit matrix
 TUNING_BUFFER = 60 * MIB  # what Inductor flushes the L2 cache with while it times kernels
 SMALL = 2 * MIB  # positions, indices, router logits and the like
 SAMPLER_SMS = 132  # the top-k/top-p kernel keeps one row of the vocabulary per multiprocessor (H100, H200)
-MLA_WORKSPACE_TOKENS = 64 * 1024  # most context that a chunk of MLA prefill projects up
 VOCABULARY_PADDING = 64
 ENCODER_HELD = 4
 
@@ -72,7 +71,7 @@ class _Shape:
         self.architecture, self.generates = spec.architecture, spec.kind == "generate"
         self.encoder_only, self.vision = spec.encoder_only, spec.vision is not None
         self.states = bool(spec.state_layers)
-        self.attentions = tuple(dict.fromkeys(a for _i, a in spec.attention_layers))
+        self.attentions = spec.attentions
         self.dense = spec.intermediate_size
         self.moe = spec.moe
         self.gated = traits_of(spec)["gated"]
@@ -130,6 +129,8 @@ def _experts_buffers_0_19(spec, tp, batch, expert_parallel):
 class _Moments:
     """The moments of one profiling run at which its peak can fall, in bytes."""
 
+    cublas_workspace = CUBLAS_WORKSPACE
+
     def __init__(self, spec, tp, pp, stage, batch, expert_parallel):
         self.shape, self.tp, self.batch = shape_of(spec), tp, batch
         self.first, self.last = stage == 0, stage == pp - 1
@@ -161,7 +162,7 @@ class _Moments:
         inner = self.token * width // self.tp
         projected = (3 if self.shape.gated else 2) * inner
         if self.batch.compiled:
-            heads = self._attention_columns(self.shape.attentions[0]) if self.shape.attentions else 0
+            heads = self.shape.attentions[0].columns(self.tp) if self.shape.attentions else 0
             return projected + 2 * self.hidden + self.token * heads + TUNING_BUFFER + CUBLAS_WORKSPACE
         frugal = self.shape.architecture in FRUGAL_MLP
         copies = 3 if frugal else 4 + (self.tp > 1) + self.shape.gemma
@@ -179,28 +180,7 @@ class _Moments:
 
     def attention(self):
         """The widest attention, once the experts' workspace is there."""
-        return self.workspace + max(
-            self._mla_attention(a) if a.mla else self._plain_attention(a) for a in self.shape.attentions
-        )
-
-    def _plain_attention(self, attention):
-        kv_heads = max(1, attention.kv_heads // self.tp)
-        out = self._attention_columns(attention)
-        qkv = out + kv_heads * (attention.head_dim + attention.v_head_dim)
-        return self.token * (qkv + out) + (3 - self.received) * self.hidden + CUBLAS_WORKSPACE
-
-    def _mla_attention(self, attention):
-        mla, heads = attention.mla, attention.heads // self.tp
-        # vLLM reserves what projecting up a chunk of context would take.
-        context = max(8 * self.batch.max_model_len, 4 * self.batch.sequences * self.batch.block_size)
-        context = max(min(context, MLA_WORKSPACE_TOKENS), self.batch.sequences * self.batch.block_size)
-        reserved = context * heads * (mla.qk_nope_head_dim + mla.v_head_dim) * self.batch.itemsize
-        query = heads * (mla.qk_nope_head_dim + mla.qk_rope_head_dim)
-        latent = mla.kv_lora_rank + (0 if self.batch.compiled else mla.cache_width)
-        if mla.q_lora_rank:
-            latent += 2 * mla.q_lora_rank
-        columns = query + heads * mla.v_head_dim + latent
-        return reserved + self.token * columns + 2 * self.hidden + (0 if self.batch.compiled else CUBLAS_WORKSPACE)
+        return self.workspace + max(attention.profiled_bytes(self) for attention in self.shape.attentions)
 
     def embedding_tuning(self):
         """Inductor times the embedding's kernel on a stand-in for the table. A warm compile cache spares this."""
@@ -238,9 +218,6 @@ class _Moments:
         width = moe.intermediate_size if expert_parallel else ceil_div(moe.intermediate_size, self.tp)
         rows = self.token * moe.experts_per_token
         return rows * (max(width, self.shape.hidden_size) + max(2 * width, self.shape.hidden_size))
-
-    def _attention_columns(self, attention):
-        return ceil_div(attention.heads, self.tp) * attention.head_dim
 
     def _logits_bytes(self):
         return min(self.batch.sequences, self.batch.tokens) * self.shape.vocab_size * self.batch.itemsize

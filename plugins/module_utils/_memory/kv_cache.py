@@ -13,14 +13,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils._layers.attention import (
+    KERNEL_BLOCK_SIZE,
+    AttentionSpec,
+)
+from ansible_collections.inferops.gpu_host.plugins.module_utils._layers.part import CachedLayer
 from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.weights import stage_layers
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import ceil_div, round_up
 
-DEFAULT_BLOCK_SIZE = 16
-KERNEL_BLOCK_SIZE = 16  # smallest block of the FlashAttention and Triton backends
-SPARSE_MLA_BLOCK_SIZE = 64  # the only block of the sparse MLA kernels and of their indexer
-SPARSE_MLA_FP8_BYTES = 656  # per token: 512 FP8, their 4 scales, 64 rotated elements of 16 bits
-INDEXER_SCALE_GROUP = 128  # the indexer's keys are FP8 with one float32 scale per 128
+DEFAULT_BLOCK_SIZE = AttentionSpec.default_block
 
 DTYPE_BYTES = {
     "float32": 4,
@@ -38,21 +39,6 @@ DTYPE_BYTES = {
 
 class KvCacheError(ValueError):
     """A cache that vLLM cannot lay out."""
-
-
-@dataclass(frozen=True)
-class CachedLayer:
-    """What one layer keeps: kind is full, sliding, chunked, mla, indexer or state; a state has no tokens."""
-
-    kind: str
-    token_bytes: int  # of one token on one rank; of the whole state for a state
-    block_size: int  # tokens per block
-    window: Optional[int] = None
-    page_bytes: int = 0
-
-    @property
-    def attends_to_all(self):
-        return self.kind in ("full", "mla", "indexer")
 
 
 @dataclass(frozen=True)
@@ -130,22 +116,6 @@ def cache_dtype_bytes(spec, kv_cache_dtype="auto", dtype="bfloat16"):
         ) from None
 
 
-def state_bytes(spec, state, tensor_parallel_size, dtype="bfloat16"):
-    """Bytes of one request's state in one linear-attention layer on one rank."""
-    shapes = state.shapes(tensor_parallel_size)
-    total = 0
-    for position, shape in enumerate(shapes):
-        recurrent = state.state_size and position == len(shapes) - 1
-        name = dtype
-        if recurrent:
-            name = state.ssm_dtype or ("float32" if state.kind == "kda" or spec.model_type == "nemotron_h" else dtype)
-        elements = 1
-        for size in shape:
-            elements *= size
-        total += elements * DTYPE_BYTES.get(name, 2)
-    return total
-
-
 def layout_kv_cache(
     spec, tensor_parallel_size=1, pipeline_parallel_size=1, kv_cache_dtype="auto", dtype="bfloat16", block_size=None
 ):
@@ -178,45 +148,22 @@ def layout_kv_cache(
 def _cached_layers(spec, tp, kv_cache_dtype, dtype, block_size):
     """(layer index, CachedLayer) of everything that is cached, with vLLM's first choice of block sizes."""
     element = cache_dtype_bytes(spec, kv_cache_dtype, dtype)
-    sparse = spec.mla is not None and spec.mla.index_topk
-    block = block_size or (SPARSE_MLA_BLOCK_SIZE if sparse else DEFAULT_BLOCK_SIZE)
-    states = [state_bytes(spec, s, tp, dtype) for _i, s in spec.state_layers]
+    block = block_size or max((a.default_block for a in spec.attentions), default=DEFAULT_BLOCK_SIZE)
+    states = [state.state_bytes(tp, dtype, DTYPE_BYTES) for _i, state in spec.state_layers]
     if states and spec.attention_layers:
         block = _hybrid_block_size(spec, tp, element, max(states), block)
     found = []
     for index, layer in enumerate(spec.layers):
-        attention = layer.attention
-        if attention and attention.kind != "encoder" and attention.kv_source_layer is None:
-            found.extend((index, c) for c in _attention_cache(attention, tp, element, block))
+        if layer.attention:
+            found.extend((index, cached) for cached in layer.attention.cache(tp, element, block))
         if layer.state:
-            size = state_bytes(spec, layer.state, tp, dtype)
-            found.append((index, CachedLayer("state", size, 0, None, size)))
+            found.extend((index, cached) for cached in layer.state.cache(tp, dtype, DTYPE_BYTES))
     return found
-
-
-def _attention_cache(attention, tp, element, block):
-    if attention.mla:
-        sparse_fp8 = attention.mla.index_topk and element == 1
-        width = SPARSE_MLA_FP8_BYTES if sparse_fp8 else attention.mla.cache_width * element
-        yield CachedLayer("mla", width, block, None, width * block)
-        if attention.mla.index_topk:
-            dim = attention.mla.index_head_dim
-            indexer = dim + 4 * ceil_div(dim, INDEXER_SCALE_GROUP)
-            yield CachedLayer("indexer", indexer, block, None, indexer * block)
-        return
-    width = max(1, attention.kv_heads // tp) * (attention.head_dim + attention.v_head_dim) * element
-    if attention.kind == "sliding":
-        # A sliding layer starts from the kernel's smallest block, whatever --block-size says.
-        block = KERNEL_BLOCK_SIZE
-    yield CachedLayer(attention.kind, width, block, attention.window, width * block)
 
 
 def _hybrid_block_size(spec, tp, element, state, block):
     """Tokens per block so that a page of attention is at least as large as a state."""
-    token = max(
-        a.mla.cache_width * element if a.mla else max(1, a.kv_heads // tp) * (a.head_dim + a.v_head_dim) * element
-        for _i, a in spec.attention_layers
-    )
+    token = max(attention.token_bytes(tp, element) for attention in spec.attentions)
     step = max(KERNEL_BLOCK_SIZE, block)
     return max(block, round_up(ceil_div(state, token), step))
 

@@ -66,11 +66,8 @@ class Profile026:
         largest = min(2 * batch.sequences, 512, batch.tokens)
         piece = self.graph_piece_split if shape.states or shape.mxfp4 else self.graph_piece
         per_graph = (2 * ceil_div(int(100 * piece * layers), 200) + 1) * MIB  # in steps of 2 MiB; 1 per full graph
-        heads = max(
-            (ceil_div(a.heads, tp) * (a.mla.kv_lora_rank if a.mla else a.head_dim) for a in shape.attentions),
-            default=0,
-        )
-        first = self.context_splits * largest * heads * 4 + 2 * MIB
+        columns = max((attention.graph_columns(tp) for attention in shape.attentions), default=0)
+        first = self.context_splits * largest * columns * 4 + 2 * MIB
         return first + (capture_sizes(largest) - 1) * per_graph
 
 

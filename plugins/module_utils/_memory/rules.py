@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Mapping
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils._layers import feed_forward
+from ansible_collections.inferops.gpu_host.plugins.module_utils._layers.part import Refusal, divides
 from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.quantization import (
     SMALLEST_REFINED_BLOCK,
     is_unquantized,
@@ -21,16 +21,6 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.weights 
 )
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.architectures import traits_of
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import round_up
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """code: stable, for tests and translations; reason: one sentence; numbers: what it is made of."""
-
-    code: str
-    reason: str
-    numbers: Mapping = field(default_factory=dict, compare=False)
-
 
 # Least compute capability of a quantization method's kernels in vLLM 0.26: weight-only ones included.
 CAPABILITY_FLOORS = {
@@ -82,14 +72,6 @@ def refusals(
     return found
 
 
-def _divides(code, what, size, tp):
-    if size % tp == 0:
-        return []
-    return [
-        Refusal(code, f"{what} ({size}) must be divisible by tensor parallel size ({tp})", {"size": size, "tp": tp})
-    ]
-
-
 def _pipeline(spec, pp):
     if pp > 1 and not spec.supports_pipeline:
         return [Refusal("pipeline", f"Pipeline parallelism is not supported for {spec.architecture}", {"pp": pp})]
@@ -100,34 +82,27 @@ def _pipeline(spec, pp):
 
 
 def _heads(spec, tp):
-    found = _divides("heads", "Total number of attention heads", spec.heads, tp)
-    for kv_heads in sorted({a.kv_heads for _i, a in spec.attention_layers if a.kind not in ("mla", "encoder")}):
-        if kv_heads % tp and tp % kv_heads:
-            reason = f"Total number of key/value heads ({kv_heads}) must divide or be divisible by tensor parallel size"
-            found.append(Refusal("kv_heads", f"{reason} ({tp})", {"size": kv_heads, "tp": tp}))
+    found = divides("heads", "Total number of attention heads", spec.heads, tp)
+    for attention in sorted(spec.attentions, key=lambda attention: attention.kv_heads):
+        found += [refusal for refusal in attention.refusals(tp) if refusal not in found]
     return found
 
 
 def _widths(spec, tp, ep):
     vocabulary = round_up(spec.vocab_size, VOCABULARY_PADDING)
-    found = _divides("vocabulary", "The vocabulary, padded", vocabulary, tp)
+    found = divides("vocabulary", "The vocabulary, padded", vocabulary, tp)
     if spec.encoder_only:  # their other tables are padded and sharded like the vocabulary
         if traits_of(spec)["encoder"] == "bert":
             positions = round_up(spec.max_position_embeddings, VOCABULARY_PADDING)
-            found += _divides("positions", "The position embeddings, padded", positions, tp)
+            found += divides("positions", "The position embeddings, padded", positions, tp)
         if traits_of(spec)["encoder"] != "modernbert":
             types = round_up(spec.config.get("type_vocab_size") or 0, VOCABULARY_PADDING)
-            found += _divides("token_types", "The token type embeddings, padded", types, tp)
+            found += divides("token_types", "The token type embeddings, padded", types, tp)
     layers = set(spec.layers)
     for width in sorted({layer.mlp_intermediate_size for layer in layers if layer.mlp_intermediate_size}):
-        found += _divides("intermediate_size", "intermediate_size", width, tp)
+        found += divides("intermediate_size", "intermediate_size", width, tp)
     for moe in {layer.moe for layer in layers if layer.moe}:
-        found += _divides("shared_experts", "The shared experts' width", moe.shared_intermediate_size, tp)
-        if not ep:
-            found += _divides("experts", "The experts' width", moe.intermediate_size, tp)
-        if tp > moe.experts:
-            reason = f"Tensor parallel size {tp} is greater than the number of experts {moe.experts}"
-            found.append(Refusal("expert_count", reason, {"size": moe.experts, "tp": tp}))
+        found += moe.refusals(tp, ep)
     if ep and spec.moe is None:
         reason = "Number of experts in the model must be greater than 0 when expert parallelism is enabled"
         found.append(Refusal("no_experts", reason))
@@ -135,18 +110,8 @@ def _widths(spec, tp, ep):
 
 
 def _states(spec, tp):
-    found = []
-    for state in {layer.state for layer in spec.layers if layer.state}:
-        if state.kind == "short_conv":
-            found += _divides("state_width", "The convolution's width", state.conv_width, tp)
-            continue
-        found += _divides("state_heads", "Heads of the layers with a state", state.heads, tp)
-        if state.kind == "mamba2" and state.groups % tp and state.groups != 1:
-            reason = f"Mamba groups ({state.groups}) must be divisible by tensor parallel size ({tp}), or one"
-            found.append(Refusal("state_groups", reason, {"size": state.groups, "tp": tp}))
-        if state.kind == "gated_delta_net":
-            found += _divides("state_heads", "Key heads of the layers with a state", state.groups, tp)
-    return found
+    states = {layer.state for layer in spec.layers if layer.state}
+    return [refusal for state in states for refusal in state.refusals(tp)]
 
 
 def _tower(spec, tp, mode):
@@ -155,8 +120,8 @@ def _tower(spec, tp, mode):
         return []  # padded, or never sharded
     if mode == "data" and traits_of(spec)["encoder_data_parallel"]:
         return []
-    found = _divides("vision_heads", "Attention heads of the vision tower", vision.heads, tp)
-    found += _divides("vision_width", "intermediate_size of the vision tower", vision.intermediate_size, tp)
+    found = divides("vision_heads", "Attention heads of the vision tower", vision.heads, tp)
+    found += divides("vision_width", "intermediate_size of the vision tower", vision.intermediate_size, tp)
     return found
 
 
@@ -164,19 +129,11 @@ def _sharded_linears(spec, tp):
     """(module, inputs, their share, outputs of one rank, sharded by rows) of the layers that quantization cuts."""
     hidden = spec.hidden_size
     for i, layer in enumerate(spec.layers):
-        a = layer.attention
-        if a and not a.mla and a.kind != "encoder":
-            kv = max(1, a.kv_heads // tp)
-            outputs = (a.heads // tp * a.head_dim, kv * a.head_dim, kv * a.v_head_dim)
-            yield i, "self_attn.qkv_proj", hidden, hidden, outputs
-            yield i, "self_attn.o_proj", a.heads * a.v_head_dim, a.heads // tp * a.v_head_dim, (hidden,)
-        for name, width in (
-            ("mlp", layer.mlp_intermediate_size),
-            ("mlp.shared_experts", layer.moe.shared_intermediate_size if layer.moe else 0),
-        ):
-            if width:
-                yield i, name + ".gate_up_proj", hidden, hidden, (width // tp, width // tp)
-                yield i, name + ".down_proj", width, width // tp, (hidden,)
+        linears = [*layer.attention.sharded_linears(hidden, tp)] if layer.attention else []
+        linears += feed_forward.sharded_linears("mlp", layer.mlp_intermediate_size, hidden, tp)
+        linears += layer.moe.sharded_linears(hidden, tp) if layer.moe else ()
+        for linear in linears:
+            yield (i, *linear)
 
 
 def _quantized_shapes(spec, q, tp, ep, engine):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Tuple
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils._layers import feed_forward, registry
 from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.encoder_weights import (
     HEAD_BYTES,
     encoder_tensors,
@@ -203,21 +204,6 @@ def parameter_counts(spec):
     return total, total - experts + experts * spec.moe.experts_per_token // spec.moe.experts
 
 
-# Modules that a checkpoint may leave unquantized, under the names of their blocks.
-ATTENTION_MODULES = (
-    "qkv_proj",
-    "o_proj",
-    "q_proj",
-    "kv_a_proj_with_mqa",
-    "fused_qkv_a_proj",
-    "q_b_proj",
-    "kv_b_proj",
-    "indexer.wq_b",
-)
-STATE_MODULES = ("in_proj", "out_proj", "in_proj_qkvz", "in_proj_ba", "x_proj", "dt_proj")
-MLP_MODULES = ("gate_up_proj", "down_proj", "gate")
-
-
 @lru_cache(maxsize=256)
 def _layer_classes(spec, quantization):
     """(LayerSpec, modules left unquantized) per layer; equal layers are equal objects, so they can be counted."""
@@ -225,11 +211,10 @@ def _layer_classes(spec, quantization):
         return tuple((layer, frozenset()) for layer in spec.layers)
     names = traits_of(spec)["names"]
     modules = {
-        **{m: f"{names['attention']}.{m}" for m in ATTENTION_MODULES},
-        **{m: f"{names['state']}.{m}" for m in STATE_MODULES},
-        **{m: f"{names['mlp']}.{m}" for m in MLP_MODULES},
+        **{module: f"{names[block]}.{module}" for module, block in registry.MODULES.items()},
+        **{m: f"{names['mlp']}.{m}" for m in (*feed_forward.MODULES, "gate")},
         "experts": names["experts"],
-        **{f"shared.{m}": f"{names['mlp']}.{names['shared']}.{m}" for m in MLP_MODULES[:2]},
+        **{f"shared.{m}": f"{names['mlp']}.{names['shared']}.{m}" for m in feed_forward.MODULES},
     }
     return tuple(
         (layer, frozenset(key for key, name in modules.items() if is_unquantized(quantization, i, name)))
@@ -329,24 +314,20 @@ class _Rank:
             name = "cos_sin_cache.float32" if itemsize == 4 else "cos_sin_cache.float16"
             copies = MROPE_ROWS if rope.mrope and self.engine < self.traits["mrope_rows_until"] else 1
             self.add("rotary", name, copies * rope.cache_length * rope.rotary_dim, itemsize, parameters=0)
-        if self.spec.mla and self.spec.mla.index_heads:  # the indexer has a table of its own
+        if any(attention.own_rotary_table for attention in self.spec.attentions):
             self.tensors.append(self.tensors[-1])
 
     # --- one layer ----------------------------------------------------------------------------------------------------
 
     def layer(self, layer, unquantized, count):
         self.count, self.unquantized = count, unquantized
-        if layer.attention:
-            if layer.attention.mla:
-                self.latent_attention(layer.attention)
-            else:
-                self.attention(layer.attention)
-        if layer.state:
-            getattr(self, layer.state.kind)(layer.state)
+        for part in (layer.attention, layer.state):
+            if part:
+                part.tensors(self)
         if layer.mlp_intermediate_size:
-            self.mlp("mlp", "mlp", layer.mlp_intermediate_size, self.traits["mlp_bias"])
+            feed_forward.tensors(self, "mlp", "mlp", layer.mlp_intermediate_size, self.traits["mlp_bias"])
         if layer.moe:
-            self.moe(layer.moe)
+            layer.moe.tensors(self)
         norms = self.traits["norms"]
         if norms == "per_part":  # one before each part that the layer has
             norms = sum(
@@ -356,158 +337,14 @@ class _Rank:
             self.norm("layer_norm", self.spec.hidden_size)
         self.count, self.unquantized = 1, frozenset()
 
-    def attention(self, a):
-        traits, hidden = self.traits, self.spec.hidden_size
-        heads, kv_heads = self.share(a.heads), max(1, a.kv_heads // self.tp)
-        outputs = (
-            heads * a.head_dim * (2 if traits["output_gate"] else 1),
-            kv_heads * a.head_dim,
-            kv_heads * a.v_head_dim,
-        )
-        self.linear("attention", "qkv_proj", hidden, outputs, traits["qkv_bias"])
-        self.linear("attention", "o_proj", heads * a.v_head_dim, (hidden,), traits["o_bias"])
-        form = traits["qk_norm"]
-        if form == "head":  # one weight per element of a head, shared by all heads
-            self.add("norm", "q_norm", a.head_dim)
-            self.add("norm", "k_norm", a.head_dim)
-        elif form == "heads":  # each head its own
-            self.add("norm", "q_norm", heads * a.head_dim)
-            self.add("norm", "k_norm", kv_heads * a.head_dim)
-        elif form == "replicated":  # over all heads together, whole on each rank
-            self.add("norm", "q_norm", a.heads * a.head_dim)
-            self.add("norm", "k_norm", a.kv_heads * a.head_dim)
-        if traits["sinks"]:
-            self.add("attention", "sinks", heads)
-
-    def latent_attention(self, a):
-        mla, hidden, heads = a.mla, self.spec.hidden_size, self.share(a.heads)
-        bias = self.traits["qkv_bias"]
-        query = heads * (mla.qk_nope_head_dim + mla.qk_rope_head_dim)
-        if mla.q_lora_rank:
-            outputs = (mla.q_lora_rank, mla.cache_width)
-            self.linear("attention", "fused_qkv_a_proj", hidden, outputs, bias)
-            self.add("norm", "q_a_layernorm", mla.q_lora_rank)
-            self.linear("attention", "q_b_proj", mla.q_lora_rank, (query,))
-        else:
-            self.linear("attention", "kv_a_proj_with_mqa", hidden, (mla.cache_width,), bias)
-            self.linear("attention", "q_proj", hidden, (query,))
-        self.add("norm", "kv_a_layernorm", mla.kv_lora_rank)
-        up = heads * (mla.qk_nope_head_dim + mla.v_head_dim)
-        self.linear("attention", "kv_b_proj", mla.kv_lora_rank, (up,))
-        if self.capability is not None and self.quantization is not None and "kv_b_proj" not in self.unquantized:
-            # Decoding multiplies with 16-bit copies of a quantized kv_b_proj's two halves.
-            self.add("attention", "W_UK", heads * mla.qk_nope_head_dim * mla.kv_lora_rank, parameters=0)
-            self.add("attention", "W_UV", heads * mla.v_head_dim * mla.kv_lora_rank, parameters=0)
-        self.linear("attention", "o_proj", heads * mla.v_head_dim, (hidden,), self.traits["o_bias"])
-        if mla.index_heads:
-            self.indexer(mla)
-
-    def indexer(self, mla):
-        """Chooses the tokens that sparse attention looks at (DeepSeek V3.2); replicated."""
-        hidden = self.spec.hidden_size
-        self.linear("attention", "indexer.wq_b", mla.q_lora_rank, (mla.index_heads * mla.index_head_dim,))
-        # The key and the heads' weights are one matrix, never quantized; the norm is kept in float32.
-        self.add("attention", "indexer.wk_weights_proj", hidden * (mla.index_head_dim + mla.index_heads))
-        self.add("norm", "indexer.k_norm", 2 * mla.index_head_dim, 4)
-
-    def mlp(self, part, name, width, bias=False, prefix=""):
-        hidden, width = self.spec.hidden_size, self.share(width)
-        outputs = (width, width) if self.traits["gated"] else (width,)
-        self.linear(part, name + ".gate_up_proj", hidden, outputs, bias, module=prefix + "gate_up_proj")
-        self.linear(part, name + ".down_proj", width, (hidden,), bias, module=prefix + "down_proj")
-
-    def moe(self, moe):
-        traits, hidden = self.traits, self.spec.hidden_size
-        router = traits["router_dtype"]
-        if router == "quantizable":
-            self.linear("experts_router", "gate", hidden, (moe.experts,))
-        else:
-            self.add("router", "gate", hidden * moe.experts, DTYPE_BYTES[router] if router else None)
-        if traits["router_bias"]:
-            self.add("router", "gate.bias", moe.experts)
-        if traits["correction_bias"]:
-            self.add("router", "e_score_correction_bias", moe.experts, 4)
-        if traits["router_scales"]:
-            self.add("router", "router.scale", hidden)
-            self.add("router", "router.per_expert_scale", moe.experts)
+    def experts(self, local, inner, width):
+        """The routed experts: `local` of them live here, each `inner` → `width` → `inner`."""
         quantization = None if "experts" in self.unquantized else self.quantization
-        local = ceil_div(moe.experts, self.ep)
-        width = moe.intermediate_size if self.ep > 1 else self.share(moe.intermediate_size)
-        inner = moe.latent_size or hidden
-        gate = 2 if traits["gated"] else 1
+        gate = 2 if self.traits["gated"] else 1
         parameters = {"w13": local * gate * width * inner, "w2": local * width * inner}
+        bias = self.traits["expert_bias"]
         for suffix, size in expert_tensors(
-            quantization, local, inner, width, gate, self.itemsize, traits["expert_bias"], self.capability, self.engine
+            quantization, local, inner, width, gate, self.itemsize, bias, self.capability, self.engine
         ):
             own = parameters.get(suffix.replace("_qweight", ""), size // 2 if suffix.endswith("bias") else 0)
             self.tensors.append(Tensor("experts", "experts." + suffix, size, self.count, own))
-        if moe.shared_intermediate_size:
-            self.mlp("shared_experts", traits["names"]["shared"], moe.shared_intermediate_size, prefix="shared.")
-        if moe.shared_gate:
-            self.add("router", "shared_expert_gate", hidden)
-
-    # --- layers that keep a state per request -------------------------------------------------------------------------
-
-    def mamba2(self, s):
-        hidden, heads = self.spec.hidden_size, self.share(s.heads)
-        width = heads * s.head_dim
-        conv = s.shapes(self.tp)[0][1]
-        self.add("state", "A", heads, 4)
-        self.add("state", "D", heads)
-        self.add("state", "dt_bias", heads)
-        self.add("state", "conv1d", conv * s.conv_kernel)
-        if self.traits["conv_bias"]:
-            self.add("state", "conv1d.bias", conv)
-        bias = self.traits["state_bias"]
-        group = (conv - width) // 2
-        self.linear("state", "in_proj", hidden, (width, width, group, group, heads), bias)
-        self.linear("state", "out_proj", width, (hidden,), bias)
-        if self.traits["state_norm"]:
-            self.add("state", "norm", width)
-
-    def mamba1(self, s):
-        hidden, width = self.spec.hidden_size, self.share(s.heads)
-        self.add("state", "A", width * s.state_size, 4)
-        self.add("state", "D", width)
-        self.add("state", "conv1d", width * s.conv_kernel)
-        if self.traits["conv_bias"]:
-            self.add("state", "conv1d.bias", width)
-        bias = self.traits["state_bias"]
-        self.linear("state", "in_proj", hidden, (width, width), bias)
-        self.linear("state", "x_proj", width, (s.dt_rank + 2 * s.state_size,))
-        self.linear("state", "dt_proj", s.dt_rank, (width,), bias=True)
-        self.linear("state", "out_proj", width, (hidden,), bias)
-        if self.traits["state_norm"]:
-            self.add("state", "norms", s.dt_rank + 2 * s.state_size)
-
-    def gated_delta_net(self, s):
-        hidden = self.spec.hidden_size
-        heads, value, key = self.share(s.heads), self.share(s.heads * s.head_dim), self.share(s.groups * s.key_head_dim)
-        self.add("state", "dt_bias", heads)
-        self.add("state", "A_log", heads, 4)
-        self.add("state", "conv1d", (2 * key + value) * s.conv_kernel)
-        self.linear("state", "in_proj_qkvz", hidden, (2 * key + 2 * value,))
-        self.linear("state", "in_proj_ba", hidden, (2 * heads,))
-        self.add("state", "norm", s.head_dim)
-        self.linear("state", "out_proj", value, (hidden,))
-
-    def kda(self, s):
-        """Kimi's delta attention: like the gated one, with low-rank gates per channel."""
-        hidden, heads, dim = self.spec.hidden_size, self.share(s.heads), s.head_dim
-        width = heads * dim
-        self.linear("state", "qkv_proj", hidden, (width, width, width))
-        for gate in ("f", "g"):
-            self.linear("state", gate + "_a_proj", hidden, (dim,))
-            self.linear("state", gate + "_b_proj", dim, (width,))
-        self.linear("state", "b_proj", hidden, (heads,))
-        self.add("state", "conv1d", 3 * width * s.conv_kernel)
-        self.add("state", "dt_bias", width, 4)
-        self.add("state", "A_log", heads, 4)
-        self.add("state", "o_norm", dim)
-        self.linear("state", "o_proj", width, (hidden,))
-
-    def short_conv(self, s):
-        hidden, width = self.spec.hidden_size, self.share(s.conv_width)
-        self.add("state", "conv", width * s.conv_kernel)
-        self.linear("state", "in_proj", hidden, (width, width, width))
-        self.linear("state", "out_proj", width, (hidden,))

@@ -12,15 +12,16 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import Mapping, Optional
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils._config_keys import ConfigError, Keys, whole_number
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.architectures import (
     ARCHITECTURES,
+    MODEL_TYPE_DEFAULTS,
     resolve_traits,
 )
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model.keys import Keys, whole_number
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.layers import read_layers
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.quantization_config import read_quantization
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.rope_config import read_lengths, read_ropes
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model.spec import ConfigError, ModelSpec
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.spec import ModelSpec
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.vision_config import read_vision
 
 TEXT_CONFIG_KEYS = ("text_config", "llm_config", "language_config", "text_model_config", "language_model_config")
@@ -58,7 +59,7 @@ def _parse(config, hf_quant_config, strict):
         raise ConfigError(
             "architectures", architecture, "an architecture this planner knows, or strict: false for a generic estimate"
         )
-    keys = Keys(_text_config(config), fallback=config)
+    keys = Keys(_text_config(config), MODEL_TYPE_DEFAULTS, fallback=config)
     language_config = {**keys.defaults, **keys.raw}
     traits = resolve_traits(architecture, language_config)
     layers = read_layers(keys, traits)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Mapping
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model.keys import (
+from ansible_collections.inferops.gpu_host.plugins.module_utils._config_keys import (
     ABSURD,
+    ConfigError,
     mapping_or_empty,
     whole_number,
 )
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.patterns import pattern_refusal
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model.spec import ConfigError, Quantization
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.spec import Quantization
 
 SUPPORTED_QUANTIZATION = "fp8, fbgemm_fp8, awq, gptq, compressed-tensors, modelopt, mxfp4 or bitsandbytes"
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Mapping
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model.keys import (
+from ansible_collections.inferops.gpu_host.plugins.module_utils._config_keys import (
+    ConfigError,
     positive_number,
     rounded,
     whole_number,
 )
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model.spec import ConfigError, RopeSpec
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.spec import RopeSpec
 
 LENGTH_KEYS = (
     "max_position_embeddings",
@@ -106,8 +107,8 @@ def read_ropes(keys, layers):
 
 
 def _rotary_dim(keys, a, rope):
-    if a.mla:
-        return a.mla.qk_rope_head_dim
+    if a.rotary_dim:
+        return a.rotary_dim
     if keys.get("rotary_dim"):
         return keys.count("rotary_dim")
     if _rope_type(rope) == "proportional":

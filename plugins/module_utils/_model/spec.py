@@ -13,104 +13,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Mapping, Optional, Tuple
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import printable
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be read: which field, what was found there, what would work."""
-
-    def __init__(self, field, found, wanted):
-        self.field, self.found, self.wanted = field, found, wanted
-        super().__init__(f"config.json: {field} is {printable(repr(found))}, wanted {printable(wanted)}")
-
-
-@dataclass(frozen=True)
-class MlaSpec:
-    """Multi-head latent attention. The cache holds kv_lora_rank + qk_rope_head_dim elements per token and layer,
-    whole on every tensor-parallel rank."""
-
-    q_lora_rank: Optional[int]  # None: the query is projected directly
-    kv_lora_rank: int
-    qk_nope_head_dim: int
-    qk_rope_head_dim: int
-    v_head_dim: int
-    index_heads: Optional[int] = None  # sparse attention (DeepSeek V3.2): heads and width of the indexer
-    index_head_dim: Optional[int] = None
-    index_topk: Optional[int] = None
-
-    @property
-    def cache_width(self):
-        return self.kv_lora_rank + self.qk_rope_head_dim
-
-
-@dataclass(frozen=True)
-class AttentionSpec:
-    """The attention of one layer.
-
-    kind: full | sliding | chunked | mla | encoder (bidirectional, nothing cached)
-    window: tokens a sliding layer sees, or the chunk of a chunked one
-    head_dim is that of queries and keys, v_head_dim that of values.
-    """
-
-    kind: str
-    heads: int
-    kv_heads: int
-    head_dim: int
-    v_head_dim: int
-    window: Optional[int] = None
-    mla: Optional[MlaSpec] = None
-    kv_source_layer: Optional[int] = None  # reads the cache of that earlier layer and has none of its own
-
-
-@dataclass(frozen=True)
-class StateSpec:
-    """The state that a linear-attention layer keeps per request, whatever the request's length.
-
-    kind: mamba1 | mamba2 | gated_delta_net | kda | lightning | short_conv
-    The convolution's state is conv_width × (conv_kernel − 1); the recurrent state is heads × head_dim × state_size
-    (mamba1: heads = channels, head_dim = 1). A kind without one of them has 0 there.
-    """
-
-    kind: str
-    conv_kernel: int
-    conv_width: int  # channels that the causal convolution sees, all ranks together
-    heads: int
-    head_dim: int
-    state_size: int
-    groups: int = 1  # B/C groups (mamba2) or key heads (gated_delta_net): replicated when fewer than ranks
-    key_head_dim: int = 0  # gated_delta_net, kda
-    dt_rank: int = 0  # mamba1
-    ssm_dtype: Optional[str] = None  # what the checkpoint asks for the recurrent state; None: the model's dtype
-
-    def shapes(self, tensor_parallel_size=1):
-        """State tensors of one request on one rank, as tuples: (convolution, recurrent) less those absent."""
-        tp = tensor_parallel_size
-        conv_width = self.conv_width
-        if self.kind == "mamba2" and self.groups % tp:
-            # Groups are replicated so that every rank has at least one.
-            extra = tp - self.groups if self.groups < tp else 0
-            conv_width += 2 * extra * self.state_size
-        shapes = []
-        if self.conv_kernel > 1 and conv_width:
-            shapes.append((self.conv_kernel - 1, conv_width // tp))
-        if self.state_size:
-            if self.kind == "mamba1":
-                shapes.append((self.heads // tp, self.state_size))
-            else:
-                shapes.append((self.heads // tp, self.head_dim, self.state_size))
-        return tuple(shapes)
-
-
-@dataclass(frozen=True)
-class MoeSpec:
-    """The routed experts of one layer, and those that every token passes."""
-
-    experts: int
-    experts_per_token: int
-    intermediate_size: int  # of one routed expert
-    shared_intermediate_size: int = 0  # all shared experts together; 0: none
-    shared_gate: bool = False  # a gate weighs the shared expert (Qwen2-MoE, Qwen3-Next)
-    latent_size: Optional[int] = None  # width that the routed experts work in, when not the hidden size
+from ansible_collections.inferops.gpu_host.plugins.module_utils._layers.attention import AttentionSpec
+from ansible_collections.inferops.gpu_host.plugins.module_utils._layers.experts import MoeSpec
+from ansible_collections.inferops.gpu_host.plugins.module_utils._layers.state import StateSpec
 
 
 @dataclass(frozen=True)
@@ -254,8 +159,9 @@ class ModelSpec:
         return max((layer.moe for layer in self.layers if layer.moe), default=None, key=lambda m: m.experts)
 
     @cached_property
-    def mla(self):
-        return next((a.mla for _i, a in self.attention_layers if a.mla), None)
+    def attentions(self):
+        """The distinct attentions of its layers."""
+        return tuple(dict.fromkeys(a for _i, a in self.attention_layers))
 
     @cached_property
     def encoder_only(self):

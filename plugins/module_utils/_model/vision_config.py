@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Mapping
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model.keys import (
+from ansible_collections.inferops.gpu_host.plugins.module_utils._config_keys import (
     MOST_LAYERS,
+    ConfigError,
     Keys,
     positive_number,
     whole_number,
 )
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model.spec import ConfigError, VisionSpec
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.spec import VisionSpec
 
 # What the tensors of towers are counted from, beside what VisionSpec holds.
 VISION_COUNTS = (

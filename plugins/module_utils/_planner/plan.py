@@ -14,9 +14,9 @@ Nothing here looks at a host: all is plain data, and the same data gives the sam
 
 from __future__ import annotations
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils._config_keys import ConfigError
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.config import parse_model_config
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.demo import demo_config
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model.spec import ConfigError
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import layouts, refusals
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.admit import admit_all
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.answer import answer_of, gpu_usage

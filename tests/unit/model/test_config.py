@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model.config import ConfigError, parse_model_config
+from ansible_collections.inferops.gpu_host.plugins.module_utils._config_keys import ConfigError
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.config import parse_model_config
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],

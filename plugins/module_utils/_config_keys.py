@@ -8,23 +8,31 @@ from __future__ import annotations
 import math
 from typing import Mapping
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model.architectures import MODEL_TYPE_DEFAULTS
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model.spec import ConfigError
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import printable
 
 ABSURD = 1 << 30  # no width, count or length of a real model reaches this
 MOST_LAYERS = 1024  # the deepest merges that people published have about 300
 LONGEST_LIST = 4096  # of entries per layer, or of layers
 
 
+class ConfigError(ValueError):
+    """A configuration that cannot be read: which field, what was found there, what would work."""
+
+    def __init__(self, field, found, wanted):
+        self.field, self.found, self.wanted = field, found, wanted
+        super().__init__(f"config.json: {field} is {printable(repr(found))}, wanted {printable(wanted)}")
+
+
 class Keys:
     """A mapping's keys, read under their several names, with errors that name the field."""
 
-    def __init__(self, raw, fallback=None):
+    def __init__(self, raw, published_defaults=None, fallback=None):
+        """published_defaults: {model type: {key: value}}. fallback: where else the model type may stand."""
         self.raw = raw
         model_type = raw.get("model_type") or (fallback or {}).get("model_type") or ""
         if not isinstance(model_type, str):
             raise ConfigError("model_type", model_type, "a word, such as 'llama'")
-        self.defaults = MODEL_TYPE_DEFAULTS.get(model_type, {})
+        self.defaults = (published_defaults or {}).get(model_type, {})
         self.assumed = []
 
     def get(self, *names, default=None):
@@ -42,6 +50,13 @@ class Keys:
                     self.assumed.append(note)
                 return self.defaults[name]
         return default
+
+    def per_layer(self, index, *names):
+        """A count that may be given as a list with one entry per layer."""
+        value = self.get(*names)
+        if isinstance(value, (list, tuple)):
+            value = value[index] if index < len(value) else None
+        return None if value is None else whole_number(self.name_of(*names), value)
 
     def listed(self, *names):
         """A list, empty where there is none."""
