@@ -49,10 +49,11 @@ def _service_work_of_host(
     strategy="in_place",
     retry_failed=False,
     peers=None,
+    seals=None,
 ):
     ours = _of_engine(services, engine)
     plan, where = plan or {}, _paths(paths)
-    settings = dict({"docker_version": found.get("engine")}, **(settings or {}))
+    settings = dict({"docker_version": found.get("engine"), "seals": seals}, **(settings or {}))
     try:
         items = _service_work.wanted(plan, ours, host, where, images, options, settings, api_key, peers)
         surplus = _service_work.surplus(found, items, ours)

@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import os
 import pwd
+import secrets
 import stat
 import tarfile
 import tempfile
@@ -147,6 +148,34 @@ def _bounded(handle, name):
     if len(data) > MAX_BYTES:
         raise Untrusted("%s is larger than %d MiB" % (name, MAX_BYTES >> 20))
     return data
+
+
+def secret(path, make=True):
+    """(the random secret that lies in a 0600 file, whether something was changed). Of several makers one wins."""
+    changed = False
+    if not os.path.lexists(path):
+        if not make:
+            return secrets.token_hex(32), True
+        parent = os.path.dirname(os.path.abspath(path))
+        if not os.path.isdir(parent):
+            private_directory(parent, 0o755)
+        descriptor, new = tempfile.mkstemp(prefix=".new-", dir=parent)
+        try:
+            with os.fdopen(descriptor, "w") as handle:
+                handle.write(secrets.token_hex(32) + "\n")
+                handle.flush()
+                os.fsync(descriptor)
+            with contextlib.suppress(FileExistsError):
+                os.link(new, path)
+                changed = True
+        finally:
+            os.unlink(new)
+    content = read_once(path).decode("utf-8", "replace").strip()
+    if len(content) < 16:
+        raise Untrusted("it holds %d characters, which can be guessed" % len(content))
+    if stat.S_IMODE(os.lstat(path).st_mode) & 0o077:
+        raise Untrusted("others may read it (mode %04o)" % stat.S_IMODE(os.lstat(path).st_mode))
+    return content, changed
 
 
 def sha256(data):

@@ -18,6 +18,7 @@ import json
 import shlex
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import (
+    _container_secrets,
     _container_state,
     _groups,
     _placements,
@@ -94,6 +95,8 @@ def _item(work, placement, host, paths, settings, api_key, peers=None, suffix=""
         peers=peers,
     )
     arguments["name"] = name + suffix
+    seals = (settings or {}).get("seals")
+    secrets_path, secrets = _container_secrets.take_out(arguments, path, placement, seals)
     head = placement["nodes"][0]["host"]
     url = _vllm_container.url(service, placement, None if head == host else (peers or {}).get(head))
     kind = service["type"] or plan.get("type") or "chat"
@@ -117,6 +120,8 @@ def _item(work, placement, host, paths, settings, api_key, peers=None, suffix=""
         "cache_dir": paths.cache_dir(service["name"]),
         "config_path": path,
         "config": config["content"],
+        "secrets_path": secrets_path,
+        "secrets": secrets,
         "api_key": service["api_key"] or api_key or None,
         "warnings": config["warnings"],
         "arguments": arguments,

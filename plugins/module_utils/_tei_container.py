@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shlex
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _gpu_catalogue, _vllm_container
+from ansible_collections.inferops.gpu_host.plugins.module_utils import (
+    _container_secrets,
+    _gpu_catalogue,
+    _vllm_container,
+)
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import option_name
 from ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_container import ContainerError
 
@@ -72,9 +75,9 @@ def config_file(service, plan=None, placement=None, engine_version=None, setting
             arguments.append(f"--{name}={value}")
     key = service.get("api_key") or api_key or ""
     content = f"API_KEY={shlex.quote(key)}\n"
-    # Slow on purpose: the content holds the API key, and labels travel with images that are made of containers.
-    digest = hashlib.pbkdf2_hmac("sha256", content.encode("utf-8"), service["name"].encode("utf-8"), 50000)
-    return {"content": content, "digest": digest.hex()[:16], "arguments": arguments, "warnings": []}
+    seals = (settings or {}).get("seals")
+    digest = _container_secrets.fingerprint(content, service["name"], placement, seals)
+    return {"content": content, "digest": digest, "arguments": arguments, "warnings": []}
 
 
 def container_args(

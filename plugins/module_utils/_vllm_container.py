@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _groups, _network, _ray, _vllm_options
+from ansible_collections.inferops.gpu_host.plugins.module_utils import (
+    _container_secrets,
+    _groups,
+    _network,
+    _ray,
+    _vllm_options,
+)
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_values as values
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import option_name
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB
@@ -34,6 +39,7 @@ SETTINGS = {
     "log_options": {"max-size": "100m", "max-file": "5"},
     "network_mode": "bridge",
     "restart_policy": "unless-stopped",
+    "seals": {},  # of hosts; see _container_secrets
     "shm_size": None,
     "start_period": "2h",
     "stop_timeout": 60,
@@ -101,10 +107,11 @@ def engine_options(service, plan=None, placement=None, settings=None):
 
 
 def config_file(service, plan=None, placement=None, engine_version=None, settings=None, api_key=None):
-    """{config, content, arguments, warnings, digest} of one placement; see _vllm_options.config_file.
+    """{config, content, arguments, warnings, digest, token} of one placement; see _vllm_options.config_file.
 
     api_key: the key of a service that does not set its own.
     digest changes with the content, so that a container that carries it is replaced when its options change.
+    token: what the members of a group know each other by.
     """
     service = dict(service, api_key=service.get("api_key") or api_key or None)
     options = engine_options(service, plan, placement, settings)
@@ -122,9 +129,9 @@ def config_file(service, plan=None, placement=None, engine_version=None, setting
     result = _vllm_options.config_file(options, engine_version)
     # JSON is YAML, and every Python can read it.
     content = json.dumps(result["config"], indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    # Slow on purpose: the content holds the API key, and labels travel with images that are made of containers.
-    digest = hashlib.pbkdf2_hmac("sha256", content.encode("utf-8"), service["name"].encode("utf-8"), 50000)
-    return dict(result, content=content, digest=digest.hex()[:16])
+    told = (content, service["name"], placement, _settings(settings)["seals"])
+    digest, token = _container_secrets.fingerprint(*told), _container_secrets.group_token(*told)
+    return dict(result, content=content, digest=digest, token=token)
 
 
 # The container
@@ -301,13 +308,13 @@ def _join_group(arguments, placement, service, node, config, settings, peers):
     arguments["entrypoint"] = ["python3", MEMBER_PATH]
     arguments["command"] = [
         *("--name", arguments["name"], "--rank", str(rank), "--members", ",".join(m["address"] for m in members)),
-        *("--port", str(ports["head"]["group"]), "--token", config["digest"], "--", *serve),
+        *("--port", str(ports["head"]["group"]), "--", *serve),
     ]
     arguments["volumes"].insert(2, f"{settings['group_member']}:{MEMBER_PATH}:ro")
     arguments["labels"] = {LABEL + "rank": str(rank), **arguments["labels"]}
     told = _network.environment(node["host"], {n["host"]: m for n, m in zip(nodes, members)}, service["accelerator"])
     given = {**settings["env"], **(service.get("env") or {})}
-    arguments["env"] = {**arguments["env"], **told, **given}
+    arguments["env"] = {**arguments["env"], **told, **given, **_group_token(service, nodes, config)}
     if own["rdma"]:
         arguments["devices"] = ["/dev/infiniband:/dev/infiniband"]
         arguments["capabilities"] = ["IPC_LOCK"]
@@ -315,6 +322,15 @@ def _join_group(arguments, placement, service, node, config, settings, peers):
     if rank:
         # There is no API here to ask. The member exists as long as its engine and the whole group do.
         arguments["healthcheck"]["test"] = ["CMD", "test", "-e", "/tmp/group-member-runs"]
+
+
+def _group_token(service, nodes, config):
+    if not config["token"]:
+        raise ContainerError(
+            f"service {service['name']!r} is placed on several hosts, and what they know each other by comes from "
+            f"their head, {nodes[0]['host']}, which is not in this run: run it for all hosts of the service"
+        )
+    return {_container_secrets.GROUP_TOKEN: config["token"]}
 
 
 def _with_ray(serve, rank, own, head, ports, placement, node):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -19,9 +20,12 @@ SERVES = [sys.executable, "-c", "import time; print('serving', flush=True); time
 class Member:
     def __init__(self, port, rank, command=SERVES, members=2, token="t"):
         addresses = ",".join(["127.0.0.1"] * members)
-        options = ["--name", "demo", "--rank", str(rank), "--members", addresses, "--port", str(port), "--token", token]
+        options = ["--name", "demo", "--rank", str(rank), "--members", addresses, "--port", str(port)]
         self.process = subprocess.Popen(
-            [sys.executable, str(PROGRAM), *options, "--", *command], stdout=subprocess.PIPE, text=True
+            [sys.executable, str(PROGRAM), *options, "--", *command],
+            env={**os.environ, "INFEROPS_GROUP_TOKEN": token},
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self.log = ""
 
@@ -127,3 +131,18 @@ def test_a_member_that_waits_can_be_stopped(start):
     head.until("waits for")
     head.process.send_signal(signal.SIGTERM)
     assert head.ended() == 128 + signal.SIGTERM
+
+
+def test_the_token_is_in_no_argument_and_not_passed_on(start):
+    shows = [sys.executable, "-c", "import os; print('it is', os.environ.get('INFEROPS_GROUP_TOKEN'), flush=True)"]
+    head = start(0, command=shows)
+    head.until("waits for")
+    with open(f"/proc/{head.process.pid}/cmdline", "rb") as handle:
+        assert b"token" not in handle.read()
+    start(1)
+    head.until("it is None")
+
+
+def test_without_a_token_nothing_is_started(start):
+    member = start(0, token="")
+    assert member.ended() == 2

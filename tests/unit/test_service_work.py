@@ -11,6 +11,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._service import 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service_work import Paths, option_changes, surplus
 
 PATHS = Paths("/data/models", "/etc/inferops/vllm", "/var/cache/inferops/vllm")
+SETTINGS = {"seals": {"gpu1": "of this host"}}
 SERVICE = {"name": "chat", "model": "a/chat", "port": 8000, "api_key": "sk-secret"}
 
 
@@ -38,12 +39,13 @@ class Host:
         self.found = {"containers": {}, "images": {}, "listening": {}, "engine": "26.1"}
 
     def wanted(self, service=SERVICE, plan=None):
-        return _service_work.wanted(plan or plan_of(service), normalize_services([service]), "gpu1", PATHS)
+        services = normalize_services([service])
+        return _service_work.wanted(plan or plan_of(service), services, "gpu1", PATHS, settings=SETTINGS)
 
     def decide(self, service=SERVICE, plan=None, **more):
         plan = plan or plan_of(service)
         items = self.wanted(service, plan)
-        (item,) = _service_work.decided(items, self.found, plan, "gpu1", PATHS, **more)
+        (item,) = _service_work.decided(items, self.found, plan, "gpu1", PATHS, SETTINGS, **more)
         return item
 
     def has(self, item, name=None, **more):

@@ -28,6 +28,7 @@ def containers(declared, hosts, gpus, peers=None, **settings):
     ]
     placement = {"replica": 0, "port": service["port"], "nodes": nodes}
     image = _placements.image_of(service, hosts=len(hosts))
+    settings = {"seals": {hosts[0]: "seal"}, **settings}
     config = _vllm_container.config_file(service, None, placement, version_of_image(image), settings)
     rendered = []
     for host in hosts:

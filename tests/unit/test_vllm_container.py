@@ -24,6 +24,7 @@ def render(declared, gpus=(), image="vllm/vllm-openai:v0.26.0", version="0.26.0"
     (service,) = normalize_services([declared])
     nodes = [{"host": "gpu1", "node_rank": 0, "gpus": [{"uuid": UUIDS[at], "index": at} for at in gpus]}]
     placement = {"replica": 0, "port": service["port"], "nodes": nodes}
+    settings = {"seals": {"gpu1": "seal"}, **settings}
     config = _vllm_container.config_file(service, plan, placement, version, settings)
     paths = {
         "model_dir": f"{MODELS}/{service['model']}",

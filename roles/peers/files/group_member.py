@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs one host's part of a service that several hosts serve, and ties the parts together.
 
-    group_member.py --name NAME --rank N --members ADDRESS,ADDRESS… --port P --token T -- COMMAND…
+    INFEROPS_GROUP_TOKEN=T group_member.py --name NAME --rank N --members ADDRESS,ADDRESS… --port P -- COMMAND…
 
 The member of rank 0 starts COMMAND when all the others are there, and they start theirs at its word. From then on they
 hold on to each other: when one ends, vanishes or starts anew, all end with an error, and the container engine's restart
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hmac
 import os
 import select
 import signal
@@ -105,7 +106,7 @@ class Head:
             connection.close()
             return None
         rank = int(words[2])
-        if words[1] != self.options.token:
+        if not hmac.compare_digest(words[1].encode(), self.options.token.encode()):
             tell("rank %d at %s was started with other options and has to wait" % (rank, address[0]))
             with contextlib.suppress(OSError):
                 connection.sendall(b"the head was started with other options\n")
@@ -222,9 +223,12 @@ def main():
     parser.add_argument("--rank", type=int, required=True)
     parser.add_argument("--members", type=lambda text: text.split(","), required=True)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--token", required=True)
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
+    # No argument: everyone on the host can read those. The command has no use for it.
+    options.token = os.environ.pop("INFEROPS_GROUP_TOKEN", "")
+    if not options.token:
+        parser.error("INFEROPS_GROUP_TOKEN is not set")
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     with contextlib.suppress(OSError):
         os.unlink(MARK)
