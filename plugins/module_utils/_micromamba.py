@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redaction import redacted
 
 SPEC_NAME = "inferops-environment.json"  # beside conda's own records, in conda-meta
 
@@ -26,13 +29,21 @@ def pip_name(requirement):
 
 
 def wanted_spec(python, packages, channels, pip, pip_index_url):
-    """The declaration as data, for comparison with the one that was carried out last."""
+    """The declaration as data."""
     return {
         "packages": conda_specs(python, packages),
         "channels": list(channels),
         "pip": list(pip),
         "pip_index_url": pip_index_url,
     }
+
+
+def recorded(wanted):
+    """What is kept of it beside the environment, for everyone to read, and compared with the next declaration.
+
+    From where something comes is not another thing when only the password differs.
+    """
+    return redacted(wanted)
 
 
 def installed_conda(conda_meta_files):
@@ -51,6 +62,7 @@ def reasons_to_act(wanted, last, conda, pip):
     """Why the environment must be touched; empty when it is as declared. `last` is None when it never was made."""
     if last is None:
         return ["it does not exist"]
+    wanted = recorded(wanted)
     reasons = [f"{key} changed" for key in sorted(wanted) if wanted[key] != last.get(key)]
     lost = [s for s in wanted["packages"] if conda_name(s) not in conda] + [
         s for s in wanted["pip"] if pip_name(s) not in pip
@@ -58,9 +70,11 @@ def reasons_to_act(wanted, last, conda, pip):
     return reasons + [f"{spec} is missing" for spec in lost]
 
 
-def conda_command(executable, root_prefix, prefix, wanted, exists):
-    """The command that creates or updates the environment."""
+def conda_command(executable, root_prefix, prefix, wanted, exists, file=None):
+    """The command that creates or updates the environment; `file` is where conda_file was written, if it was."""
     command = [executable, "install" if exists else "create", "--yes", "--root-prefix", root_prefix, "--prefix", prefix]
+    if file:
+        return [*command, "--file", file, "--override-channels"]
     for channel in wanted["channels"]:
         command += ["--channel", channel]
     if wanted["channels"]:
@@ -68,11 +82,13 @@ def conda_command(executable, root_prefix, prefix, wanted, exists):
     return command + wanted["packages"]
 
 
-def pip_command(prefix, wanted):
-    """The command that installs the pip packages, with the environment's own pip. pip_environment goes with it."""
-    return [f"{prefix}/bin/python", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", *wanted["pip"]]
+def conda_file(wanted):
+    """Channels and packages as a file, which nobody else reads, where a channel has a password; None where none has."""
+    if redacted(wanted["channels"]) == wanted["channels"]:
+        return None
+    return json.dumps({"channels": wanted["channels"], "dependencies": wanted["packages"]})  # JSON is YAML
 
 
-def pip_environment(wanted):
-    """The index is no argument, since everyone on the host can read those, and its address may hold a password."""
-    return {"PIP_INDEX_URL": wanted["pip_index_url"]} if wanted["pip_index_url"] else {}
+def pip_command(prefix, requirements):
+    """The command that installs pip packages with the environment's own pip; see _pip_index for what goes with it."""
+    return [f"{prefix}/bin/python", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", *requirements]

@@ -99,6 +99,7 @@ import shutil
 import time
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _micromamba as micromamba
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _pip_index
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 
@@ -118,7 +119,9 @@ def listing(pattern):
 def lock(module, root_prefix):
     """Held until this process ends; the kernel drops it even when it is killed."""
     os.makedirs(root_prefix, exist_ok=True)
-    handle = open(os.path.join(root_prefix, ".inferops.lock"), "a", encoding="utf-8")  # noqa: SIM115 (held)
+    path = os.path.join(root_prefix, ".inferops.lock")
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC  # a link would have root make a file elsewhere
+    handle = os.fdopen(os.open(path, flags, 0o600), "r+")
     deadline = time.monotonic() + module.params["lock_timeout"]
     while True:
         try:
@@ -128,6 +131,17 @@ def lock(module, root_prefix):
             if time.monotonic() > deadline:
                 module.fail_json(msg=f"another run works below {root_prefix}; waited {module.params['lock_timeout']} s")
             time.sleep(0.5)
+
+
+def written(directory, text):
+    """The path of a file with this text in a directory that only we can read; None for no text."""
+    if text is None:
+        return None
+    path = os.path.join(directory, "environment.yml")
+    with open(path, "w", encoding="utf-8") as handle:
+        os.fchmod(handle.fileno(), 0o600)
+        handle.write(text)
+    return path
 
 
 def run(module, command, what, environment=None):
@@ -168,16 +182,18 @@ def main():
     pip = micromamba.installed_pip(listing(os.path.join(prefix, "lib", "python*", "site-packages")))
     reasons = micromamba.reasons_to_act(wanted, last, conda, pip)
     if reasons and not module.check_mode:
+        file = written(module.tmpdir, micromamba.conda_file(wanted))
         command = micromamba.conda_command(
-            args["executable"], args["root_prefix"], prefix, wanted, exists=last is not None
+            args["executable"], args["root_prefix"], prefix, wanted, exists=last is not None, file=file
         )
         if wanted["packages"] or last is None:
             run(module, command, "micromamba")
         if wanted["pip"]:
-            run(module, micromamba.pip_command(prefix, wanted), "pip", micromamba.pip_environment(wanted))
+            pip = micromamba.pip_command(prefix, _pip_index.requirements(module.tmpdir, wanted["pip"]))
+            run(module, pip, "pip", _pip_index.environment(module.tmpdir, args["pip_index_url"]))
         os.makedirs(os.path.join(prefix, "conda-meta"), exist_ok=True)
         with open(os.path.join(prefix, "conda-meta", micromamba.SPEC_NAME), "w", encoding="utf-8") as handle:
-            json.dump(wanted, handle, indent=1)
+            json.dump(micromamba.recorded(wanted), handle, indent=1)
     del held
     module.exit_json(
         changed=bool(reasons),

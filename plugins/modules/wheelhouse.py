@@ -16,6 +16,7 @@ description:
     They are chosen for O(python_version) and O(glibc_minor), not for the Python that runs the module,
     so that an image can be built from them with no network.
   - pip does the work, with the configuration that it has on this host (index, mirrors, proxies, certificates).
+    Passwords in the addresses of indexes reach it by a file that nobody else can read.
   - The directory is filled completely or not at all. Nothing is asked of the network while the request is the same
     and every file is still there.
 extends_documentation_fragment:
@@ -102,7 +103,7 @@ import sys
 import tempfile
 import zipfile
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _wheelhouse
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _pip_index, _wheelhouse
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 STATE = "request.json"
@@ -136,9 +137,7 @@ class Downloader:
         self.target = _wheelhouse.target_arguments(
             params["python_version"], params["architecture"], params["glibc_minor"]
         )
-        self.sources = ["--index-url", params["index_url"]] if params["index_url"] else []
-        for url in params["extra_index_urls"]:
-            self.sources += ["--extra-index-url", url]
+        self.environment = _pip_index.environment(module.tmpdir, params["index_url"], params["extra_index_urls"])
 
     def __call__(self, directory, requirements, *options):
         command = [
@@ -151,8 +150,9 @@ class Downloader:
             "--dest",
             directory,
         ]
+        wanted = _pip_index.requirements(self.module.tmpdir, requirements)
         code, out, err = self.module.run_command(
-            command + list(options) + self.target + self.sources + list(requirements)
+            command + list(options) + self.target + wanted, environ_update=self.environment
         )
         if code:
             errors = [line for line in (err + out).splitlines() if line.startswith("ERROR:")] or err.splitlines()[-5:]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _micromamba as micromamba
@@ -51,9 +53,25 @@ def test_commands():
     assert command[1] == "create"
     assert command[-4:] == ["https://mirror/conda-forge", "--override-channels", "python=3.12", "numpy"]
     assert micromamba.conda_command("m", "/r", "/r/envs/e", wanted, exists=True)[1] == "install"
-    pip = micromamba.pip_command("/r/envs/e", wanted)
+    pip = micromamba.pip_command("/r/envs/e", wanted["pip"])
     assert (pip[0], pip[-1]) == ("/r/envs/e/bin/python", "x")
-    # An index may have a password in its address, and arguments are for everyone to read.
     assert "mirror" not in " ".join(pip)
-    assert micromamba.pip_environment(wanted) == {"PIP_INDEX_URL": "https://mirror/simple"}
-    assert micromamba.pip_environment(dict(wanted, pip_index_url=None)) == {}
+
+
+def test_a_channel_with_a_password_is_no_argument():
+    channels = ["https://me:planted@mirror/conda-forge", "bioconda"]
+    wanted = micromamba.wanted_spec("3.12", ["numpy"], channels, [], None)
+    command = micromamba.conda_command("m", "/r", "/p", wanted, exists=False, file="/private/environment.yml")
+    assert command[-3:] == ["--file", "/private/environment.yml", "--override-channels"]
+    said = json.loads(micromamba.conda_file(wanted))
+    assert said == {"channels": channels, "dependencies": ["python=3.12", "numpy"]}
+    assert micromamba.conda_file(micromamba.wanted_spec("3.12", ["numpy"], ["conda-forge"], [], None)) is None
+
+
+def test_what_is_recorded_for_everyone_holds_no_password_and_another_one_is_no_change():
+    def wanted(password):
+        return micromamba.wanted_spec(None, [], [f"https://me:{password}@m/c"], ["x"], f"https://me:{password}@m/s")
+
+    record = micromamba.recorded(wanted("planted"))
+    assert "planted" not in json.dumps(record)
+    assert micromamba.reasons_to_act(wanted("another"), record, set(), {"x"}) == []
