@@ -18,15 +18,22 @@ def _normalized(services):
         raise AnsibleFilterError(f"inference_services: {error}") from error
 
 
+def _given(endpoints):
+    try:
+        return _endpoints.given(endpoints)
+    except _endpoints.EndpointError as error:
+        raise AnsibleFilterError(f"verify_endpoints: {error}") from error
+
+
 def _endpoints_on_host(plan, services, host, address=None, given=None, default_key=None):
     if given:
-        return _endpoints.given(given)
+        return _given(given)
     return _endpoints.on_host(plan or {}, _normalized(services), host, address, default_key)
 
 
 def _endpoint_keys(services, given=None, default=None):
     if given:
-        named = zip(_endpoints.given(given), given)
+        named = zip(_given(given), given)
         return {endpoint["service"]: item["api_key"] for endpoint, item in named if item.get("api_key")}
     return _endpoints.keys(_normalized(services), default)
 

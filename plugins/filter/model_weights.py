@@ -18,6 +18,14 @@ def _complete_models(models, models_dir):
         raise AnsibleFilterError(f"model_weights_models: {error}") from error
 
 
+def _models_to_show(models, models_dir):
+    return _model_weights.without_secrets(_complete_models(models, models_dir))
+
+
+def _model_addresses(models, models_dir):
+    return _model_weights.addresses(_complete_models(models, models_dir))
+
+
 def _models_of_services(services, models_dir, plan=None, hub="modelscope"):
     try:
         return _model_weights.models_of_services(normalize_services(services, {"hub": hub}), models_dir, plan)
@@ -41,7 +49,8 @@ def _distribute(models, play_hosts, fan_out=True, seed=None, controller_director
 class FilterModule:
     def filters(self):
         return {
-            "complete_models": _complete_models,
+            "complete_models": _models_to_show,
+            "model_addresses": _model_addresses,
             "models_of_services": _models_of_services,
             "model_requirements": _model_requirements,
             "distribute": _distribute,

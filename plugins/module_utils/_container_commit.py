@@ -9,16 +9,19 @@ import json
 import re
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._container_state import LABEL
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redaction import is_secret_name
 
 MADE_OF = LABEL + "made-of"  # the id of the container, so that the same one is not committed twice
 _DELETED = 2
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
 
-def exposures(inspection, secrets):
-    """Where one of the secrets stands in what an image would keep of a container's configuration."""
+def exposures(inspection, secrets, options=None):
+    """Where one of the secrets stands in what an image would keep of a container's configuration and of its options."""
     config = inspection.get("Config") or {}
     texts = {"its command": " ".join((config.get("Entrypoint") or []) + (config.get("Cmd") or []))}
+    for name, value in (options or {}).items():
+        texts[f"its option {name}"] = " ".join(_arguments({name: value}))
     for item in config.get("Env") or []:
         name, _equals, value = item.partition("=")
         texts[f"its environment, {name}"] = value
@@ -55,7 +58,7 @@ def commit_command(inspection, image, command):
 
 
 def whole_command(inspection, options=None):
-    """What follows `vllm serve`, with the options of its configuration file, but for the key, in the file's place."""
+    """What follows `vllm serve`, with the options of its configuration file, but for secrets, in the file's place."""
     words = list((inspection.get("Config") or {}).get("Cmd") or [])
     if not options or "--config" not in words:
         return words
@@ -66,7 +69,7 @@ def whole_command(inspection, options=None):
 def _arguments(options):
     words = []
     for name, value in sorted(options.items()):
-        if name == "api-key" or value is None or value is False:
+        if is_secret_name(name) or value is None or value is False:
             continue
         words.append("--" + name)
         if isinstance(value, list):

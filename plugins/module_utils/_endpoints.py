@@ -11,12 +11,17 @@ import shlex
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _vllm_container
 from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import printable
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redaction import redacted
 
 # Where curl and the OpenAI SDK of a client find the key.
 CLIENT_VARIABLE = "OPENAI_API_KEY"
 _ANYWHERE = (None, "", "0.0.0.0", "::")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _DIFY_TYPES = {"embedding": "Text Embedding", "rerank": "Rerank"}
+
+
+class EndpointError(ValueError):
+    """An endpoint that cannot be asked as it is declared."""
 
 
 def on_host(plan, services, host, address, default_key=None):
@@ -64,6 +69,11 @@ def given(endpoints):
     found = []
     for item in endpoints:
         root = item["endpoint"].rstrip("/")
+        if redacted(root) != root:
+            raise EndpointError(
+                f"the endpoint {redacted(root)} holds a secret, which would stand on its card and in reports: "
+                "give the address without it, and the key of its clients as api_key"
+            )
         root = root[: -len("/v1")] if root.endswith("/v1") else root
         name = item.get("name") or "-".join(filter(None, [_slug(root.partition("://")[2]), _slug(item.get("model"))]))
         found.append(

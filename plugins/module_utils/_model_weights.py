@@ -8,6 +8,7 @@ from __future__ import annotations
 import posixpath
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_values as values
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redaction import redacted
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import format_bytes
 
 MODEL_DEFAULTS = {
@@ -27,6 +28,7 @@ MODEL_DEFAULTS = {
     "seed": None,  # the host that fetches it for the others
 }
 
+_ADDRESSES = ("endpoint", "url")
 _OWN_SOURCES = ("local", "generated")  # what each host makes or has for itself
 
 
@@ -87,6 +89,16 @@ def _bad_values(model):
         patterns = model[key] if isinstance(model[key], (list, tuple)) else [None]
         if not all(isinstance(pattern, str) and values.is_pattern(pattern) for pattern in patterns):
             yield f"{key} is {model[key]!r}, wanted a list of patterns of file names, such as '*.safetensors'"
+
+
+def without_secrets(models):
+    """Completed models as a loop may show them: passwords in their addresses are blotted out."""
+    return [dict(model, **redacted({key: model[key] for key in _ADDRESSES})) for model in models]
+
+
+def addresses(models):
+    """The addresses of completed models, by their directory, with the passwords in them."""
+    return {model["directory"]: {key: model[key] for key in _ADDRESSES} for model in models}
 
 
 def models_of_services(services, models_dir, plan=None):

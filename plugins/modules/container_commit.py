@@ -32,7 +32,9 @@ options:
         command of the image, so that the image starts without that file.
     type: dict
   secrets:
-    description: Texts that must not be found in the image.
+    description:
+      - Texts that must not be found in the image.
+      - Secrets in O(options), such as a token or a password in an address, must not be there either.
     type: list
     elements: str
     default: []
@@ -70,6 +72,7 @@ from urllib.parse import quote
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _container_commit
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redaction import Redaction
 
 
 def main():
@@ -91,8 +94,9 @@ def main():
     if there and ((there.get("Config") or {}).get("Labels") or {}).get(_container_commit.MADE_OF) == inspection["Id"]:
         module.exit_json(changed=False, id=there["Id"])
 
-    secrets = [secret for secret in params["secrets"] if secret]
-    places = _container_commit.exposures(inspection, secrets)
+    # Also those that the options hold under such names, or in addresses.
+    secrets = sorted({secret for secret in params["secrets"] if secret} | Redaction(params["options"]).secrets)
+    places = _container_commit.exposures(inspection, secrets, params["options"])
     changes = docker.get("/containers/%s/changes" % inspection["Id"], timeout=120)
     for path in _container_commit.own_files(changes, inspection) if secrets else []:
         content = docker.get_bytes("/containers/%s/archive?path=%s" % (inspection["Id"], quote(path)), timeout=120)

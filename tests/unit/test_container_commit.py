@@ -39,6 +39,14 @@ def test_a_secret_is_found(config, place):
     assert commit.exposures(container(**config), [KEY]) == [place]
 
 
+def test_secrets_among_the_options_are_not_written_out():
+    options = {"hf-token": "planted", "api-key": [KEY], "media": "https://me:planted@host/x", "port": 8000}
+    words = commit.whole_command(container(Cmd=["/m", "--config", "/etc/vllm/config.yaml"]), options)
+    assert words == ["/m", "--media", "https://me:planted@host/x", "--port", "8000"]
+    # What has no name that tells it is found by itself, and no image is made.
+    assert commit.exposures(CONTAINER, ["planted"], options) == ["its option media"]
+
+
 def test_what_may_be_a_secret_is_named_when_it_is_set():
     assert commit.suspicious(CONTAINER) == []
     assert commit.suspicious(container(Env=["HF_TOKEN=hf_x", "PATH=/bin"])) == ["HF_TOKEN"]
