@@ -10,8 +10,8 @@ import re
 import shlex
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _vllm_container
-from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import printable
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redaction import redacted
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import printable
 
 # Where curl and the OpenAI SDK of a client find the key.
 CLIENT_VARIABLE = "OPENAI_API_KEY"
