@@ -111,7 +111,11 @@ def variables_of_roles():
 
 def is_suspicious(name, option):
     last = name.rpartition(".")[2]
-    return (is_secret_name(last) or bool(SUSPICIOUS.search(last))) and option.get("type") not in ("bool", "int", "float")
+    return (is_secret_name(last) or bool(SUSPICIOUS.search(last))) and option.get("type") not in (
+        "bool",
+        "int",
+        "float",
+    )
 
 
 def service_keys():
@@ -124,7 +128,9 @@ def service_keys():
 def tasks_in(content):
     """Every task in a file, also in blocks and plays, with what holds for it from above."""
     for entry in content or []:
-        inner = [entry[key] for key in ("block", "rescue", "always", "tasks", "pre_tasks", "post_tasks") if key in entry]
+        inner = [
+            entry[key] for key in ("block", "rescue", "always", "tasks", "pre_tasks", "post_tasks") if key in entry
+        ]
         for part in inner:
             for task in tasks_in(part):
                 yield {**{key: entry[key] for key in ("no_log",) if key in entry}, **task}
