@@ -139,12 +139,6 @@ def failure_reason(log):
     return lines[-1] if lines else ""
 
 
-def version_tuple(version):
-    """'20.10.24+dfsg1' → (20, 10, 24)"""
-    match = re.match(r"\d+(?:\.\d+)*", version or "")
-    return tuple(int(part) for part in match.group().split(".")) if match else ()
-
-
 def gpu_claim(container):
     """Why this container (as `docker inspect` shows it) is one that uses GPUs; empty when it is not."""
     host = container.get("HostConfig") or {}

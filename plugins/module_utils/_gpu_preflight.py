@@ -9,7 +9,7 @@ import re
 from xml.etree import ElementTree
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _nvidia_smi
-from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_engine import version_tuple
+from ansible_collections.inferops.gpu_host.plugins.module_utils._versions import engine_version_of, version_tuple
 
 ERROR, WARNING, HINT = "error", "warning", "hint"
 _RANK = {ERROR: 0, WARNING: 1, HINT: 2}
@@ -59,7 +59,7 @@ def image_cuda(service):
     image = service.get("image") or ""
     if image and "vllm/vllm-openai" not in image:
         return ""
-    version = version_tuple(str(service.get("engine_version") or image.rpartition(":")[2]).lstrip("v"))
+    version = version_tuple(engine_version_of(service, image))
     for first, cuda in _VLLM_IMAGE_CUDA:
         if version >= first:
             return cuda

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import as_planned, option_name
-from ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_options import version_of_image, version_tuple
+from ansible_collections.inferops.gpu_host.plugins.module_utils._versions import engine_version_of, version_tuple
 
 # vLLM joins several hosts by itself from here on, and its images hold no Ray any more from there on.
 NATIVE_SINCE = (0, 12, 0)
@@ -39,10 +39,6 @@ def backend(service, engine_version=None):
             f"joins none: set it to mp, ray or auto"
         )
     return wanted
-
-
-def engine_version(service, image):
-    return service.get("engine_version") or version_of_image(image)
 
 
 def ports(service, placement, joined_by):
@@ -96,7 +92,7 @@ def of_plan(plan, services, image_of, models_dir):
             if len(hosts) < 2:
                 continue
             image = image_of(service, len(hosts))
-            joined_by = backend(service, engine_version(service, image))
+            joined_by = backend(service, engine_version_of(service, image))
             groups.append(
                 {
                     "name": name(service, placement, entry),

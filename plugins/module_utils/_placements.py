@@ -8,16 +8,12 @@ from __future__ import annotations
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _groups, _tei_container
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_values as values
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import ServiceError, as_planned
-from ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_options import version_tuple
+from ansible_collections.inferops.gpu_host.plugins.module_utils._versions import (
+    DEFAULT_IMAGES,
+    engine_version_of,
+    version_tuple,
+)
 
-# The image of a service that names none, by accelerator. `cpu` is built by the container_image role,
-# and so is `ray`: what several hosts run that Ray joins, since vLLM's own images hold none any more.
-DEFAULT_IMAGES = {
-    "cuda": "vllm/vllm-openai:v0.33.0",
-    "cpu": "inferops/vllm-cpu:0.32.0",
-    "ray": "inferops/vllm-ray:0.33.0",
-    "text_embeddings_inference": "ghcr.io/huggingface/text-embeddings-inference:1.9",
-}
 _BUILT = ("ray",)
 
 
@@ -93,7 +89,7 @@ def image_of(service, images=None, hosts=1, gpu=None):
         return _tei_container.image(images["text_embeddings_inference"], service["accelerator"], gpu)
     image = images[service["accelerator"]]
     if hosts > 1 and service["distributed_executor_backend"] == "ray" and service["accelerator"] == "cuda":
-        version = version_tuple(_groups.engine_version(service, image))
+        version = version_tuple(engine_version_of(service, image))
         if not version or version >= _groups.IMAGES_WITHOUT_RAY_SINCE:
             return images["ray"]
     return image

@@ -20,12 +20,12 @@ import shlex
 from ansible_collections.inferops.gpu_host.plugins.module_utils import (
     _container_secrets,
     _container_state,
-    _groups,
     _placements,
     _tei_container,
     _vllm_container,
 )
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redaction import Redaction, is_secret_name
+from ansible_collections.inferops.gpu_host.plugins.module_utils._versions import engine_version_of
 
 PREVIOUS, CANDIDATE, FAILED = ".previous", ".candidate", ".failed"
 CANDIDATE_PORTS = range(18000, 19000)
@@ -77,7 +77,7 @@ def wanted(plan, services, host, paths, images=None, options=None, settings=None
 def _item(work, placement, host, paths, settings, api_key, peers=None, suffix=""):
     service, plan = work["service"], work["plan"]
     name = _vllm_container.container_name(service, placement, plan)
-    version = _groups.engine_version(service, work["image"])
+    version = engine_version_of(service, work["image"])
     engine = _ENGINES[service["engine"]]
     config = engine.config_file(service, plan, placement, version, settings, api_key)
     path = f"{paths.config_dir(service['name'])}/{name}{suffix}.{config['digest']}.{engine.EXTENSION}"

@@ -18,6 +18,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils import (
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_values as values
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import option_name
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB
+from ansible_collections.inferops.gpu_host.plugins.module_utils._versions import engine_version_of, version_tuple
 
 CONFIG_PATH = "/etc/vllm/config.yaml"  # the loader wants .yaml or .yml
 CACHE_PATH = "/root/.cache/vllm"
@@ -295,7 +296,7 @@ def _join_group(arguments, placement, service, node, config, settings, peers):
             f"not known: run the role peers on all of them first, as playbooks/services.yml does"
         )
     rank, own = node["node_rank"], peers[node["host"]]
-    joined_by = _backend(service, _groups.engine_version(service, arguments["image"]))
+    joined_by = _backend(service, engine_version_of(service, arguments["image"]))
     ports = _groups.ports(service, placement, joined_by)
     serve = [*arguments["entrypoint"], *arguments["command"]]
     if joined_by == "mp":
@@ -371,7 +372,7 @@ def _gpu_request(node, settings):
         raise ContainerError(f"no GPUs are placed on {node['host']}: plan again, or set accelerator: cpu")
     injection = settings["gpu_injection"]
     if injection == "auto":
-        docker = _vllm_options.version_tuple(settings["docker_version"])
+        docker = version_tuple(settings["docker_version"])
         injection = "cdi" if docker and docker >= _CDI_BY_DEFAULT_SINCE else "nvidia"
     if injection == "nvidia":
         return [{"driver": "nvidia", "device_ids": devices, "capabilities": [["gpu"]]}], {}

@@ -14,6 +14,7 @@ import json
 import re
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import option_name
+from ansible_collections.inferops.gpu_host.plugins.module_utils._versions import version_tuple
 from ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_option_table import OPTIONS, VERSIONS
 
 _LISTS_IN_FILE_SINCE = (0, 10, 1)
@@ -76,19 +77,6 @@ class OptionError(ValueError):
         super().__init__("\n".join(self.problems))
 
 
-def version_tuple(version):
-    """(0, 6, 4) of '0.6.4.post1', 'v0.6.4', '0.6.4+cpu'; None when there is no version in it."""
-    match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", str(version or ""))
-    return tuple(int(part or 0) for part in match.groups()) if match else None
-
-
-def version_of_image(image):
-    """The engine version that an image's tag names ('vllm/vllm-openai:v0.26.0-x86_64' → '0.26.0'), or None."""
-    tag = str(image or "").partition("@")[0].rpartition("/")[2].partition(":")[2]
-    match = re.match(r"v?(\d+\.\d+\.\d+(?:\.post\d+)?)", tag)
-    return match.group(1) if match else None
-
-
 def known_options(engine_version=None):
     """(options, exact): {name: kind} of the recorded version that stands for this one.
 
@@ -99,10 +87,10 @@ def known_options(engine_version=None):
 
 
 def _column(engine_version):
-    wanted = version_tuple(engine_version)
+    wanted = version_tuple(engine_version, 3)
     if wanted is None:
         return len(VERSIONS) - 1, False
-    recorded = [version_tuple(version) for version in VERSIONS]
+    recorded = [version_tuple(version, 3) for version in VERSIONS]
     same_minor = [at for at, version in enumerate(recorded) if version[:2] == wanted[:2]]
     if same_minor:
         return max((at for at in same_minor if recorded[at] <= wanted), default=same_minor[0]), True
@@ -122,7 +110,7 @@ class _Translation:
         self.version = engine_version
         self.engine = f"vLLM {engine_version}" if engine_version else f"vLLM {VERSIONS[-1]}"
         self.known, self.exact = known_options(engine_version)
-        self.lists_in_file = (version_tuple(engine_version) or (99,)) >= _LISTS_IN_FILE_SINCE
+        self.lists_in_file = (version_tuple(engine_version, 3) or (99,)) >= _LISTS_IN_FILE_SINCE
         self.options = {}
         self.config = {}
         self.arguments = []

@@ -58,9 +58,14 @@ options:
     type: dict
     default: {}
   engine_version:
-    description: The version of vLLM to plan for, where a service does not say it.
+    description:
+      - The version of vLLM to plan for, where a service does not say it.
+      - By default the one in the tag of the service's image.
     type: str
-    default: "0.33.0"
+  images:
+    description: The images of services that name none, by accelerator (C(cuda), C(cpu)); their tags say the version.
+    type: dict
+    default: {}
   current:
     description: RV(plan.services) of the plan in force. What is still valid stays where it is.
     type: list
@@ -149,7 +154,8 @@ def main():
             },
             "models": {"type": "dict", "default": {}},
             "defaults": {"type": "dict", "default": {}},
-            "engine_version": {"type": "str", "default": "0.33.0"},
+            "engine_version": {"type": "str"},
+            "images": {"type": "dict", "default": {}},
             "current": {"type": "list", "elements": "dict", "default": []},
             "strict": {"type": "bool", "default": False},
             "allow_unplaced": {"type": "bool", "default": False},
@@ -164,6 +170,7 @@ def main():
             models=params["models"],
             defaults=params["defaults"],
             engine_version=params["engine_version"],
+            images=params["images"],
             current=params["current"],
             strict=params["strict"],
         )

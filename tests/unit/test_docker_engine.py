@@ -152,10 +152,3 @@ def test_guarded_containers_are_those_with_gpus_or_a_label():
     assert [bool(item["reason"]) for item in listed] == [True, False, True]
     assert listed[0]["reason"] == "carries the label io.github.inferops.service"
     assert listed[0]["id"] == "0123456789ab"
-
-
-@pytest.mark.parametrize(
-    ("version", "parts"), [("20.10.24+dfsg1", (20, 10, 24)), ("28.5.1", (28, 5, 1)), ("", ()), (None, ())]
-)
-def test_version_tuple(version, parts):
-    assert engine.version_tuple(version) == parts

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._placements import (
-    DEFAULT_IMAGES,
     gpu_services,
     groups,
     images_on_host,
     on_host,
 )
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import normalize_services
+from ansible_collections.inferops.gpu_host.plugins.module_utils._versions import DEFAULT_IMAGES
 
 SERVICES = normalize_services(
     [

@@ -8,8 +8,8 @@ import pytest
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _groups, _placements, _vllm_container
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import normalize_services
+from ansible_collections.inferops.gpu_host.plugins.module_utils._versions import engine_version_of, version_of_image
 from ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_container import ContainerError
-from ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_options import version_of_image
 
 
 def peers_of(hosts, rdma=()):
@@ -203,7 +203,7 @@ def test_two_services_with_one_head_share_no_port():
 def test_backend(more, expected):
     (service,) = normalize_services([{"name": "m", "model": "a/b", **more}])
     image = _placements.image_of(service, hosts=2)
-    assert _groups.backend(service, _groups.engine_version(service, image)) == expected
+    assert _groups.backend(service, engine_version_of(service, image)) == expected
 
 
 def test_one_host_needs_none_of_this():

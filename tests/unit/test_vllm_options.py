@@ -167,22 +167,6 @@ def test_dots_are_folded_into_the_mapping():
     assert json.loads(got["hf-overrides"]) == {"rope_parameters": {"rope_type": "yarn", "factor": 2}}
 
 
-@pytest.mark.parametrize(
-    ("image", "version"),
-    [
-        ("vllm/vllm-openai:v0.6.4.post1", "0.6.4.post1"),
-        ("registry:5000/vllm/vllm-openai:v0.33.0-x86_64@sha256:abc", "0.33.0"),
-        ("inferops/vllm-cpu:0.32.0-1f2e", "0.32.0"),
-        ("qwenllm/qwenvl:2.5-cu121", None),
-        ("vllm/vllm-openai:latest", None),
-        ("registry:5000/vllm", None),
-        (None, None),
-    ],
-)
-def test_version_of_image(image, version):
-    assert _vllm_options.version_of_image(image) == version
-
-
 def test_nearest_recorded_version_stands_in():
     assert _vllm_options.known_options("0.26.1")[1]
     assert "task" in _vllm_options.known_options("0.10.1")[0]

@@ -13,6 +13,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.activati
     shape_of,
 )
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB, MIB, ceil_div
+from ansible_collections.inferops.gpu_host.plugins.module_utils._versions import minor_release
 
 
 class Profile026:
@@ -102,17 +103,14 @@ PROFILES = (Profile019(), Profile026())
 
 def profile_for(version):
     """(profile, extrapolated): the calibrated profile nearest to a vLLM version such as "0.26.0" or "v0.20.1"."""
-    wanted = _minor(version)
-    nearest = min(PROFILES, key=lambda p: (abs(_minor(p.name) - wanted), -_minor(p.name)))
-    return nearest, _minor(nearest.name) != wanted
+    wanted = minor_release(version)
 
+    def distance(profile):
+        major, minor = minor_release(profile.name)
+        return abs(major - wanted[0]), abs(minor - wanted[1]), -minor
 
-def _minor(version):
-    parts = str(version).strip().lstrip("v").split(".")
-    try:
-        return int(parts[0]) * 1000 + int(parts[1])
-    except (IndexError, ValueError):
-        raise ValueError(f"engine version is {version!r}, wanted one such as 0.26.0") from None
+    nearest = min(PROFILES, key=distance)
+    return nearest, minor_release(nearest.name) != wanted
 
 
 def capture_sizes(largest):

@@ -16,11 +16,11 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.quantiza
 from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.weights import (
     DEFAULT_ENGINE,
     VOCABULARY_PADDING,
-    engine_tuple,
     loaded_dtype,
 )
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.architectures import traits_of
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import round_up
+from ansible_collections.inferops.gpu_host.plugins.module_utils._versions import minor_release
 
 # Least compute capability of a quantization method's kernels in vLLM 0.26: weight-only ones included.
 CAPABILITY_FLOORS = {
@@ -57,7 +57,7 @@ def refusals(
     compute_capability: of the GPU (9.0); None leaves out what depends on it.
     """
     found = []
-    engine = engine_tuple(engine_version)
+    engine = minor_release(engine_version)
     quantization = quantization or spec.quantization
     found += _pipeline(spec, pp)
     found += _heads(spec, tp)

@@ -28,6 +28,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.quantiza
 from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.vision_weights import vision_tensors
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.architectures import traits_of
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import MIB, ceil_div, round_up
+from ansible_collections.inferops.gpu_host.plugins.module_utils._versions import minor_release
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 VOCABULARY_PADDING = 64
@@ -118,12 +119,6 @@ def allocated_bytes(size, engine=(0, 26)):
     return exact if cut else rounded
 
 
-def engine_tuple(version):
-    """ "0.26.0" → (0, 26)."""
-    major, minor = [*version.lstrip("v").split("."), "0"][:2]
-    return int(major), int(minor)
-
-
 def stage_layers(num_layers, pipeline_parallel_size):
     """Layers of each pipeline stage. The remainder goes one each to stages −2, −3, …, never to the last, which has the
     language head."""
@@ -167,7 +162,7 @@ def rank_weights(
     compute_capability: of the GPU (9.0): quantized weights in the form that its kernels want. None: in the form in
         which vLLM creates them, before any kernel is chosen.
     """
-    engine = engine_tuple(engine_version)
+    engine = minor_release(engine_version)
     rank = _Rank(
         spec,
         tensor_parallel_size,

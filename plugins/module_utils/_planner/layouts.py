@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import replace
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._memory import rules
@@ -20,6 +19,11 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.estimate
 from ansible_collections.inferops.gpu_host.plugins.module_utils._memory.profiles import profile_for
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner import performance
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GB, GIB
+from ansible_collections.inferops.gpu_host.plugins.module_utils._versions import (
+    DEFAULT_ENGINE_VERSION,
+    engine_version_of,
+    minor_release,
+)
 
 MOST_HOSTS = 16  # of one replica
 # An automatic length keeps this much of the cache back: the estimate's worst error on measured runs is 3 %.
@@ -27,6 +31,7 @@ AUTO_LENGTH_MARGIN = 0.03
 # A fitted share (several services on one GPU) keeps this much above the least that serves.
 SHARE_MARGIN = 0.03
 POOLING_MARGIN = 0.15  # embedding and rerank models have no cache to give way
+CUDA_13_SINCE = (0, 20)
 OLDEST_CAPABILITY = 7.5  # of images with CUDA 13: vLLM 0.20 and newer
 LABELS_GB = (8, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 141, 144, 180, 192, 288)
 
@@ -35,20 +40,14 @@ SHORT_CONTEXT = 4096  # a service without a wanted length is not cut below this 
 REFUSED, TOO_SMALL, NEEDLESS, POSSIBLE = "refused", "does not fit", "needless", "possible"
 
 
-def _version_of(image):
-    """The version in an image's tag: vllm/vllm-openai:v0.6.4.post1 → 0.6.4."""
-    match = re.search(r":v?(\d+\.\d+\.\d+)[^:/]*$", image or "")
-    return match.group(1) if match else None
-
-
 class Subject:
     """A service together with what is known of its model."""
 
-    def __init__(self, service, spec=None, kind=None, engine_version="0.33.0"):
+    def __init__(self, service, spec=None, kind=None, engine_version=DEFAULT_ENGINE_VERSION):
         self.service = service
         self.spec = spec  # None: only a parameter count is known
         self.type = service["type"] or kind or "chat"
-        self.engine_version = service["engine_version"] or _version_of(service["image"]) or engine_version
+        self.engine_version = engine_version_of(service, default=engine_version)
         self.parameters = performance.count_parameters(spec) if spec else None
         self.notes = []
         self.weights_bytes = None  # what the hub's listing says
@@ -277,18 +276,12 @@ def unsupported(subject, kind):
     """Why the engine's images do not run on this kind of GPU, or ''."""
     if kind.capability >= OLDEST_CAPABILITY or subject.service["image"]:
         return ""
-    minor = _minor(subject.engine_version)
-    if minor < 20:
+    if minor_release(subject.engine_version) < CUDA_13_SINCE:
         return ""
     return (
         f"{kind.name} has compute capability {kind.capability:g}; images of vLLM {subject.engine_version} need "
         f"{OLDEST_CAPABILITY:g}: set image and engine_version to one before 0.20 that still carries its kernels"
     )
-
-
-def _minor(version):
-    parts = str(version).lstrip("v").split(".")
-    return int(parts[0]) * 1000 + int(parts[1]) if len(parts) > 1 and parts[0].isdigit() and parts[1].isdigit() else 0
 
 
 def choose_dtype(subject, kind):

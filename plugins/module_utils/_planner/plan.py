@@ -40,23 +40,26 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.model_i
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.placer import Placer
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.settle import settle_shares
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import normalize_services
+from ansible_collections.inferops.gpu_host.plugins.module_utils._versions import default_engine_version
 
-DEFAULT_ENGINE_VERSION = "0.33.0"
 
-
-def plan(
-    services, hosts, models=None, defaults=None, engine_version=DEFAULT_ENGINE_VERSION, current=None, strict=False
-):
+def plan(services, hosts, models=None, defaults=None, engine_version=None, current=None, strict=False, images=None):
     """The plan for declared services on declared or found hosts.
 
     hosts: see _planner.fleet.build_fleet. models: {service name: model_info's answer, or {"config": …}}.
     defaults: values for keys that services leave out. current: the services of a plan that is in force.
+    engine_version: where a service says none; None for that of its image.
+    images: {accelerator: image} that replace the default ones.
     Returns the plan; its `problems` say what could not be placed.
     Raises ServiceError, FleetError or PlanError for input that cannot be understood.
     """
     services = normalize_services(services, defaults)
     subjects = _subjects(
-        services, models or {}, engine_version, strict, [host["name"] for host in hosts if "name" in host]
+        services,
+        models or {},
+        lambda service: engine_version or default_engine_version(service["accelerator"], images),
+        strict,
+        [host["name"] for host in hosts if "name" in host],
     )
     # Rather fewer replicas than a service without a place, and rather moved than that.
     answer = None
@@ -98,7 +101,7 @@ def _attempt(subjects, fleet, current, level):
     }
 
 
-def _subjects(services, models, engine_version, strict, names):
+def _subjects(services, models, default_version, strict, names):
     problems, subjects = [], []
     for service in services:
         label = f"service {service['name']!r}"
@@ -114,11 +117,11 @@ def _subjects(services, models, engine_version, strict, names):
             if config:
                 spec = parse_model_config(config, info.get("hf_quant_config"), strict)
                 kind = info.get("type") or detect_type(spec, service["model"])
-                subjects.append(Subject(service, spec, kind, engine_version))
+                subjects.append(Subject(service, spec, kind, default_version(service)))
                 subjects[-1].notes += [info["note"]] if info.get("note") else []
                 subjects[-1].weights_bytes = info.get("weights_bytes")
             elif service["parameters"] or service["state"] != "started":
-                subjects.append(Subject(service, None, info.get("type"), engine_version))
+                subjects.append(Subject(service, None, info.get("type"), default_version(service)))
             else:
                 problems.append(
                     f"{label}: nothing is known of model {service['model']}: give its config.json (config, path, or a "
@@ -127,7 +130,7 @@ def _subjects(services, models, engine_version, strict, names):
                 )
         except ConfigError as error:
             problems.append(f"{label}: {error}")
-        problems += [f"{label}: {refusal}" for refusal in refusals.of_service(service, spec, engine_version)]
+        problems += [f"{label}: {refusal}" for refusal in refusals.of_service(service, spec, default_version(service))]
     if problems:
         raise PlanError(problems)
     return subjects

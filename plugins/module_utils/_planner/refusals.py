@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _vllm_options
+from ansible_collections.inferops.gpu_host.plugins.module_utils._versions import engine_version_of
 from ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_option_table import OPTIONS
 
 # The names that vLLM 0.6.6 to 0.33 take for `quantization` (model_executor/layers/quantization of their sources).
@@ -54,7 +55,7 @@ def _length(service, spec):
 
 
 def _options(service, engine_version):
-    version = service["engine_version"] or _vllm_options.version_of_image(service["image"] or "")
+    version = engine_version_of(service)
     options = service["options"]
     if not version:
         # The image decides, which the role knows: here only what no version has.

@@ -413,3 +413,18 @@ def test_whole_experts_where_slices_do_not_fit_the_blocks():
     assert entry["layout"]["expert_parallel"] and entry["engine"]["enable_expert_parallel"]
     message = problem([service(model, expert_parallel=False, **keys)], hosts("H100", 4))
     assert "128" in message
+
+
+@pytest.mark.parametrize(
+    ("declared", "arguments", "profile"),
+    [
+        ({}, {}, "0.33.0"),
+        ({}, {"images": {"cuda": "vllm/vllm-openai:v0.19.1@sha256:" + "0" * 64}}, "0.19"),
+        ({"image": "registry.example:5000/vllm/vllm-openai:v0.19.1@sha256:" + "0" * 64}, {}, "0.19"),
+        ({"engine_version": "0.26.0"}, {"images": {"cuda": "vllm/vllm-openai:v0.19.1"}}, "0.26"),
+        ({}, {"engine_version": "0.26.0", "images": {"cuda": "vllm/vllm-openai:v0.19.1"}}, "0.26"),
+    ],
+)
+def test_what_is_planned_for_is_the_version_that_will_run(declared, arguments, profile):
+    planned = plan([service(**declared)], hosts("H100-80GB", 1), **arguments)
+    assert profile in planned["services"][0]["estimate"]["profile"]
