@@ -27,13 +27,25 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_files as model_files
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_manifest as manifests
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_manifest import MANIFEST_NAME, FileEntry
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_files import (
+    NotAFile,
+    files_below,
+    names_below,
+    open_file,
+    size_of,
+    write_atomically,
+)
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_manifest import (
+    CLIENT_LEFTOVERS,
+    LONGEST_LIST,
+    MANIFEST_NAME,
+    FileEntry,
+)
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import format_bytes
 
 _BLOCK = 1024 * 1024
-# What the hubs' clients leave among the files of a model.
-_CLIENT_LEFTOVERS = (".cache", "._____temp", ".msc", ".mv", ".mdl", ".locks", ".git")
 _SYNC_EVERY = 64 * 1024 * 1024  # so that little is left to be made durable at the end
 _FREE_SPACE_FLOOR = 64 * 1024 * 1024
 _RENAME_EXCHANGE = 2
@@ -57,12 +69,17 @@ class Places:
     """The directory of a model and the hidden names beside it."""
 
     def __init__(self, directory):
-        self.directory = os.path.abspath(directory)
+        self.given = self.directory = os.path.abspath(directory)
+        if os.path.islink(self.given):  # the operator's way to another disk
+            self.directory = os.path.realpath(self.given)
+            if not os.path.isdir(self.directory):
+                raise SnapshotError(f"{self.given} is a symbolic link to {self.directory}, which is no directory")
         self.parent, self.name = os.path.split(self.directory)
         if not self.name:
             raise SnapshotError(f"directory is {directory!r}: a model needs a directory of its own below a mount point")
         self.manifest = os.path.join(self.directory, MANIFEST_NAME)
         self.staging = self._beside("staging")
+        self.aside = self._beside("staging.old")  # where directories cannot be swapped in one step
         self.lock = self._beside("lock")
         self.progress = self._beside("progress.json")
         self.client = self._beside("client")
@@ -80,14 +97,12 @@ def git_hash(size):
     return hashlib.sha1(f"blob {size}\0".encode())
 
 
-def hash_file(path, size=None, git=False, sync=False, count=None):
-    """(sha256, git sha1 or None) of a file in one pass; `sync` also makes it durable."""
+def hash_file(directory, path, size=None, git=False, sync=False, count=None):
+    """(sha256, git sha1 or None) of a file of a model in one pass; `sync` also makes it durable."""
     sha256 = hashlib.sha256()
-    sha1 = None
-    if git:
-        sha1 = git_hash(os.path.getsize(path) if size is None else size)
     block = memoryview(bytearray(_BLOCK))
-    with open(path, "rb", buffering=0) as handle:
+    with open(open_file(directory, path), "rb", buffering=0) as handle:
+        sha1 = git_hash(os.fstat(handle.fileno()).st_size if size is None else size) if git else None
         while True:
             length = handle.readinto(block)
             if not length:
@@ -105,33 +120,19 @@ def hash_file(path, size=None, git=False, sync=False, count=None):
 def read_manifest(directory):
     """The manifest of a directory; None when there is none or it cannot be trusted."""
     try:
-        with open(os.path.join(directory, MANIFEST_NAME), encoding="utf-8") as handle:
-            return manifests.parse(handle.read())
-    except (OSError, UnicodeDecodeError, manifests.ManifestError):
+        return manifests.parse(model_files.read_text(directory, MANIFEST_NAME, LONGEST_LIST))
+    except (OSError, NotAFile, ValueError):
         return None
 
 
-def files_below(directory):
-    """Relative paths of the regular files below a directory, without the clients' leftovers."""
-    found = []
-    for root, directories, names in os.walk(directory):
-        directories[:] = [d for d in directories if d not in _CLIENT_LEFTOVERS]
-        for name in names:
-            path = os.path.relpath(os.path.join(root, name), directory)
-            if name not in _CLIENT_LEFTOVERS and not name.endswith(".incomplete") and path != MANIFEST_NAME:
-                found.append(path)
-    return sorted(found)
-
-
-def list_directory(directory, workers=None, hashes=None, count=None):
-    """The files below a directory as entries; those not named in `hashes` are hashed, in parallel."""
+def list_directory(directory, paths, workers=None, hashes=None, count=None):
+    """These files below a directory as entries; those not named in `hashes` are hashed, in parallel."""
     hashes = hashes or {}
-    paths = files_below(directory)
     with ThreadPoolExecutor(workers or cores()) as pool:
 
         def entry(path):
-            full = os.path.join(directory, path)
-            return FileEntry(path, os.path.getsize(full), hashes.get(path) or hash_file(full, count=count)[0])
+            size = model_files.file_info(directory, path).st_size
+            return FileEntry(path, size, hashes.get(path) or hash_file(directory, path, count=count)[0])
 
         return list(pool.map(entry, paths))
 
@@ -139,15 +140,6 @@ def list_directory(directory, workers=None, hashes=None, count=None):
 def cores():
     """The processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def file_size(path):
-    """Size of a regular file, None for anything else."""
-    try:
-        info = os.stat(path)
-    except OSError:
-        return None
-    return info.st_size if stat.S_ISREG(info.st_mode) else None
 
 
 def same_file(one, other):
@@ -171,28 +163,35 @@ def bytes_on_disk(directory):
 
 def quick_check(directory, manifest):
     """(problems by path, files changed since the manifest was written): sizes and times, no reading."""
-    published = os.stat(os.path.join(directory, MANIFEST_NAME)).st_mtime
+    published = model_files.file_info(directory, MANIFEST_NAME).st_mtime
     problems, touched = {}, []
     for entry in manifests.entries_of(manifest):
-        full = os.path.join(directory, entry.path)
-        size = file_size(full)
-        if size is None:
+        try:
+            info = model_files.file_info(directory, entry.path)
+        except FileNotFoundError:
             problems[entry.path] = "missing"
-        elif size != entry.size:
-            problems[entry.path] = f"{size} bytes, the manifest says {entry.size}"
-        elif os.stat(full).st_mtime > published:
-            touched.append(entry)
+        except NotAFile as reason:
+            problems[entry.path] = str(reason)
+        else:
+            if info.st_size != entry.size:
+                problems[entry.path] = f"{info.st_size} bytes, the manifest says {entry.size}"
+            elif info.st_mtime > published:
+                touched.append(entry)
     return problems, touched
 
 
-def problem_of(path, entry, sync=False, count=None):
+def problem_of(directory, entry, sync=False, count=None):
     """(what is wrong with a file or None, its sha256)."""
-    size = file_size(path)
-    if size is None:
+    try:
+        size = model_files.file_info(directory, entry.path).st_size
+        if size != entry.size:
+            return f"{size} bytes, expected {entry.size}", None
+        git = not entry.sha256 and bool(entry.git_sha1)
+        sha256, sha1 = hash_file(directory, entry.path, size, git=git, sync=sync, count=count)
+    except FileNotFoundError:
         return "missing", None
-    if size != entry.size:
-        return f"{size} bytes, expected {entry.size}", None
-    sha256, sha1 = hash_file(path, size, git=not entry.sha256 and bool(entry.git_sha1), sync=sync, count=count)
+    except NotAFile as reason:
+        return str(reason), None
     if entry.sha256 and sha256 != entry.sha256:
         return f"sha256 {sha256[:12]}…, expected {entry.sha256[:12]}…", None
     if not entry.sha256 and entry.git_sha1 and sha1 != entry.git_sha1:
@@ -205,7 +204,7 @@ def check_files(directory, entries, workers=None, count=None):
     problems, hashes = {}, {}
     ordered = sorted(entries, key=lambda entry: -entry.size)
     with ThreadPoolExecutor(workers or cores()) as pool:
-        results = pool.map(lambda e: problem_of(os.path.join(directory, e.path), e, count=count), ordered)
+        results = pool.map(lambda e: problem_of(directory, e, count=count), ordered)
         for entry, (problem, sha256) in zip(ordered, results):
             if problem:
                 problems[entry.path] = problem
@@ -222,15 +221,14 @@ def locked(places, timeout, progress=None):
     """Hold the model's lock. The kernel drops it with the process, so a killed run leaves nothing to clean."""
     deadline = time.monotonic() + timeout
     while True:
-        handle = open(places.lock, "a+", encoding="utf-8")  # noqa: SIM115 (closed below, or held)
+        handle = os.fdopen(_own_file(places.lock), "r+", encoding="utf-8", errors="replace")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.exists(places.lock) and os.fstat(handle.fileno()).st_ino == os.stat(places.lock).st_ino:
                 break
         except OSError:
             if time.monotonic() >= deadline:
-                handle.seek(0)
-                holder = handle.read().strip() or "another process"
+                holder = handle.read(200).strip() or "another process"
                 handle.close()
                 raise SnapshotError(
                     f"{places.directory} is being worked on by {holder}; waited {timeout} s (lock_timeout). "
@@ -245,6 +243,13 @@ def locked(places, timeout, progress=None):
         yield
     finally:
         handle.close()
+
+
+def _own_file(path):
+    try:
+        return model_files.open_own(path)
+    except NotAFile as reason:
+        raise SnapshotError(f"{path} {reason}: nothing is written to it. Remove it and run again") from None
 
 
 def timestamp():
@@ -330,17 +335,6 @@ class Progress:
 # --- writing -------------------------------------------------------------------------------------------------
 
 
-def write_atomically(path, text, durable=True):
-    """Replace a small file by one with this text."""
-    temporary = f"{path}.{os.getpid()}.new"
-    with open(temporary, "w", encoding="utf-8") as handle:
-        handle.write(text)
-        if durable:
-            handle.flush()
-            os.fsync(handle.fileno())
-    os.replace(temporary, path)
-
-
 def sync_directory(path):
     """Make the names in a directory durable."""
     handle = os.open(path, os.O_RDONLY)
@@ -350,26 +344,60 @@ def sync_directory(path):
         os.close(handle)
 
 
-def link_or_copy(source, target):
-    """The same bytes under another name, without copying them where the file system allows it."""
+def link_or_copy(directory, path, target):
+    """The same file, link or pipe below another directory, without copying it where the file system allows that."""
+    source, target = os.path.join(directory, path), os.path.join(target, path)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     try:
-        os.link(os.path.realpath(source), target)
+        os.link(source, target, follow_symlinks=False)
+        return
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
             raise
-        shutil.copyfile(source, target + ".incomplete")
-        os.replace(target + ".incomplete", target)
+    if os.path.islink(source):
+        os.symlink(os.readlink(source), target)
+        return
+    with contextlib.suppress(NotAFile):
+        copy_file(directory, path, target)
+
+
+def copy_file(directory, path, target, size=None):
+    """Copy a file of a model, at most `size` bytes of it, to a new path, where it appears when it is whole.
+
+    Nobody may read it who could not read the original.
+    """
+    with open(open_file(directory, path), "rb") as source, open(target + ".incomplete", "wb") as copy:
+        os.fchmod(copy.fileno(), 0o600 | model_files.readers(directory, path, os.fstat(source.fileno())))
+        left = os.fstat(source.fileno()).st_size if size is None else size
+        while left:
+            block = source.read(min(_BLOCK, left))
+            if not block:
+                break
+            copy.write(block)
+            left -= len(block)
+    os.replace(target + ".incomplete", target)
 
 
 def quarantine(places, directory, paths):
     """Move files with wrong bytes out of the way; the latest of each path is kept for a look."""
+    if paths:
+        _own_directory(places.quarantine)
     for path in paths:
+        path = model_files.up_to_link(directory, path)
         source = os.path.join(directory, path)
         if os.path.lexists(source):
             target = os.path.join(places.quarantine, path)
             os.makedirs(os.path.dirname(target), exist_ok=True)
+            if os.path.isdir(target) and not os.path.islink(target):
+                shutil.rmtree(target)
             os.replace(source, target)
+
+
+def _own_directory(path):
+    try:
+        model_files.make_own_directory(path)
+    except NotAFile as reason:
+        raise SnapshotError(f"{path} {reason}: nothing is written to it. Remove it and run again") from None
 
 
 def exchange(one, other):
@@ -382,21 +410,30 @@ def exchange(one, other):
 
 def publish(places):
     """Put the staged directory in its place. What was there before is then at the staging name."""
-    for root, directories, names in os.walk(places.staging):
-        for name in names:
-            os.chmod(os.path.join(root, name), 0o644)
-        for name in directories:
-            os.chmod(os.path.join(root, name), 0o755)
+    for root, _directories, _names in os.walk(places.staging):
         sync_directory(root)
-    os.chmod(places.staging, 0o755)
+    mode = 0o755
+    if os.path.lexists(places.directory):  # the operator's directory stays as open, or as closed, as it was
+        former = os.stat(places.directory)
+        mode = former.st_mode & 0o777
+        os.chown(places.staging, former.st_uid, former.st_gid)
+    os.chmod(places.staging, mode)
     if not os.path.lexists(places.directory):
         os.rename(places.staging, places.directory)
     elif not exchange(places.staging, places.directory):
-        aside = places.staging + ".old"
-        os.rename(places.directory, aside)
+        os.rename(places.directory, places.aside)
         os.rename(places.staging, places.directory)
-        os.rename(aside, places.staging)
+        os.rename(places.aside, places.staging)
     sync_directory(places.parent)
+
+
+def finish_swap(places):
+    """Go on where a run was killed that had to swap in three steps: the former directory is put back, or aside."""
+    if os.path.lexists(places.aside):
+        if not os.path.lexists(places.directory):
+            os.rename(places.aside, places.directory)
+        elif not os.path.lexists(places.staging):
+            os.rename(places.aside, places.staging)
 
 
 def remove_tree(path):
@@ -433,6 +470,18 @@ def refuse_root_filesystem(places):
         )
 
 
+def refuse_others_place(places):
+    """Fail where somebody else could exchange what is written: root's writing would go where that account leads it."""
+    found = model_files.others_among(places.parent)
+    if found:
+        where, reason = found
+        raise SnapshotError(
+            f"{where} {reason}, so that others could lead what is written for {places.directory} elsewhere: "
+            "give it to the account that fetches and let only that one write there (chown, chmod go-w), or choose "
+            "another directory"
+        )
+
+
 def require_space(places, needed, margin_percent):
     """Fail before the first byte when what is still missing does not fit."""
     if not needed:
@@ -459,9 +508,10 @@ class _Arrival:
     getting longer, or is another one than before is read anew; one with holes is not read before it is whole.
     """
 
-    def __init__(self, entry, final):
+    def __init__(self, entry, directory):
         self.entry = entry
-        self.final = final
+        self.directory = directory
+        self.final = os.path.join(directory, entry.path)
         self.future = None
         self.restart(None)
 
@@ -474,7 +524,7 @@ class _Arrival:
 
     def follow(self, path):
         """Read on to the present end of the file, which is at `path` now."""
-        with contextlib.suppress(FileNotFoundError), open(path, "rb", buffering=0) as handle:
+        with contextlib.suppress(FileNotFoundError, NotAFile), open(_opened(path), "rb", buffering=0) as handle:
             info = os.fstat(handle.fileno())
             rewritten = info.st_size == self.read and info.st_mtime_ns != self.written
             if info.st_ino != self.inode or info.st_size < self.read or rewritten:
@@ -484,7 +534,7 @@ class _Arrival:
             handle.seek(self.read)
             block = memoryview(bytearray(_BLOCK))
             length = -1
-            while length:
+            while length and self.read <= self.entry.size:  # one that grows on for ever is not followed
                 self.written = os.fstat(handle.fileno()).st_mtime_ns
                 length = handle.readinto(block)
                 self.read += length
@@ -497,28 +547,34 @@ class _Arrival:
 
     def settle(self):
         """(what is wrong with the file or None, its sha256), now that nobody writes any more."""
-        if file_size(self.final) == self.entry.size:
+        if size_of(self.directory, self.entry.path) == self.entry.size:
             self.follow(self.final)
             hashes = (self.sha256.hexdigest(), self.sha1 and self.sha1.hexdigest())
             told = self.entry.sha256 or self.entry.git_sha1
-            if self.written == os.stat(self.final).st_mtime_ns and (not told or told in hashes):
+            written = model_files.file_info(self.directory, self.entry.path).st_mtime_ns
+            if self.written == written and (not told or told in hashes):
                 return None, hashes[0]
         # Perhaps it was not written from its beginning to its end: read it as it lies there.
-        return problem_of(self.final, self.entry, sync=True)
+        return problem_of(self.directory, self.entry, sync=True)
+
+
+def _opened(path):
+    return open_file(*os.path.split(path))
 
 
 class _Arrivals:
     """Checks files as they arrive, on the spare cores, while others are still on their way."""
 
     def __init__(self, missing, directory, workers):
-        self.files = [_Arrival(entry, os.path.join(directory, entry.path)) for entry in missing]
+        self.files = [_Arrival(entry, directory) for entry in missing]
         self.pool = ThreadPoolExecutor(workers or cores())
 
     def watch(self, partial):
         """Read on in every file. `partial(entry)` is the path of one that is not whole, or None."""
         for file in self.files:
             if file.read < file.entry.size and (file.future is None or file.future.done()):
-                path = file.final if file_size(file.final) == file.entry.size else partial(file.entry)
+                whole = size_of(file.directory, file.entry.path) == file.entry.size
+                path = file.final if whole else partial(file.entry)
                 if path:
                     file.future = self.pool.submit(file.follow, path)
 
@@ -582,6 +638,8 @@ class Snapshot:
 
     def ensure(self):
         """Bring the directory to `present` or `verified`; returns the result."""
+        if self.may_write():
+            finish_swap(self.places)
         manifest, problems, known = self.current()
         if manifest and self.options.get("same_as"):
             asked_for = manifest["content_digest"] == self.options["same_as"]["content_digest"]
@@ -618,15 +676,18 @@ class Snapshot:
             found = "not there" + (", unfinished" if os.path.isdir(self.places.staging) else "")
         message = f"{self.request['model']} in {self.places.directory}: {found}"
         self.progress.message = message
-        self.result.update(complete=False, directory=self.places.directory, manifest=None, msg=message)
+        self.result.update(complete=False, directory=self.places.given, manifest=None, msg=message)
         return self.result
 
     def listing(self):
         """The wanted files as the source lists them."""
+        if hasattr(self.source, "size") and not same_file(self.source.path, self.places.directory):
+            there = bytes_on_disk(self.places.staging) + bytes_on_disk(self.places.directory)
+            require_space(self.places, max(0, self.source.size() - there), self.options["space_margin"])
         entries, resolved = self.source.listing()
         same_as = self.options.get("same_as")
         if same_as:
-            return entries, same_as["resolved_revision"]
+            return manifests.checked_entries(entries), same_as["resolved_revision"]
         wanted = manifests.select(
             entries, self.request["include"], self.request["exclude"], self.options["skip_duplicate_weights"]
         )
@@ -640,6 +701,7 @@ class Snapshot:
     def bring(self, manifest, asked_for, problems, known, wanted, resolved):
         """Reuse what is good, fetch the rest, verify, publish."""
         places, options = self.places, self.options
+        self.refuse_strangers(wanted, problems)
         good = self.good_in(places.directory, wanted, known, skip=problems)
         in_place = len(good) == len(wanted)
         unmanaged = self.unmanaged(manifest, wanted)
@@ -655,25 +717,24 @@ class Snapshot:
         fetched = [e for e in wanted if e.path not in good]
         if fetched and not options["allow_root_filesystem"]:
             refuse_root_filesystem(places)
+        if not in_place:
+            refuse_others_place(places)
         if options["check_mode"]:
             size = format_bytes(sum(e.size for e in fetched))
             return self.done(self.manifest_of(wanted, resolved, good), f"{len(fetched)} files of {size} to fetch")
         if in_place:
             written = self.manifest_of(wanted, resolved, good)
             write_atomically(places.manifest, manifests.dump(written))
-            self.result["unmanaged_files"] = unmanaged
-            return self.done(written, f"adopted: all files were there and match {self.source.name}")
+            self.tell_unmanaged(unmanaged)
+            return self.done(
+                written, f"adopted: all files were there and match {self.source.name}{self.changeable(written)}"
+            )
 
+        self.stage()
         if problems:
-            self.withdraw(problems)
-        os.makedirs(places.staging, exist_ok=True)
+            self.withdraw(manifest, problems)
         for path in good:
-            staged = os.path.join(places.staging, path)
-            published = os.path.join(places.directory, path)
-            if os.path.exists(published) and not (os.path.exists(staged) and os.path.samefile(staged, published)):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(staged)
-                link_or_copy(published, staged)
+            self.take_over(path)
         good.update(self.good_in(places.staging, [e for e in wanted if e.path not in good], {}, move_bad=True))
         self.result["reused_bytes"] = sum(e.size for e in wanted if e.path in good)
         self.prune({e.path for e in wanted}, unmanaged)
@@ -681,9 +742,12 @@ class Snapshot:
         self.prune(good, unmanaged)
         self.drop_client_leftovers()
         for path in unmanaged:
-            if not os.path.exists(os.path.join(places.staging, path)):
-                link_or_copy(os.path.join(places.directory, path), os.path.join(places.staging, path))
-        self.result["unmanaged_files"] = unmanaged
+            self.take_over(path)
+        for root, directories, _names in os.walk(os.path.join(places.directory, ".git")):
+            for name in directories:  # git wants its empty directories, too
+                here = os.path.relpath(os.path.join(root, name), places.directory)
+                os.makedirs(os.path.join(places.staging, here), exist_ok=True)
+        self.tell_unmanaged(unmanaged)
         written = self.manifest_of(wanted, resolved, good)
         write_atomically(os.path.join(places.staging, MANIFEST_NAME), manifests.dump(written))
         self.progress.phase("publishing", written["size"], lambda: written["size"])
@@ -702,7 +766,7 @@ class Snapshot:
         """{path: sha256} of the wanted files that a directory holds with the right bytes."""
         good, to_read = {}, []
         for entry in wanted:
-            if entry.path in skip or file_size(os.path.join(directory, entry.path)) != entry.size:
+            if entry.path in skip or size_of(directory, entry.path) != entry.size:
                 continue
             if entry.sha256 and known.get(entry.path) == entry.sha256:
                 good[entry.path] = entry.sha256
@@ -717,20 +781,64 @@ class Snapshot:
                 self.result["quarantined"] += sorted(problems)
         return good
 
-    def withdraw(self, problems):
-        """A damaged published directory stops being one: what it holds becomes staged files."""
+    def refuse_strangers(self, wanted, problems):
+        """Where a file is to be, the operator has put something that is none: that is for the operator to decide."""
+        here = self.places.directory
+        paths = [e.path for e in wanted if e.path not in problems and os.path.lexists(os.path.join(here, e.path))]
+        found = model_files.strangers(here, paths)
+        if found:
+            raise SnapshotError(
+                f"{here} holds what no model can hold: {listed(found)}. Put the file itself there, or take it away"
+            )
+
+    def stage(self):
+        """Make the staging directory. One that is another account's, as after a swap, is set aside and not trusted."""
+        try:
+            model_files.make_own_directory(self.places.staging)
+        except NotAFile:
+            _own_directory(self.places.quarantine)
+            aside = os.path.join(self.places.quarantine, ".staging")
+            remove_tree(aside)
+            os.rename(self.places.staging, aside)
+            model_files.make_own_directory(self.places.staging)
+
+    def take_over(self, path):
+        """Let the staged directory have what the published one has at this path, if it is there."""
+        staged, published = (os.path.join(where, path) for where in (self.places.staging, self.places.directory))
+        if not os.path.lexists(published):
+            return
+        if os.path.lexists(staged):
+            if os.path.samestat(os.lstat(staged), os.lstat(published)):
+                return
+            os.unlink(staged)
+        link_or_copy(self.places.directory, path, self.places.staging)
+
+    def tell_unmanaged(self, paths):
+        self.result["unmanaged_files"] = [p for p in paths if not p.startswith(".git/")]
+
+    def changeable(self, manifest):
+        """A remark when accounts other than ours may change files that were taken as they lay there."""
+        infos = {f["path"]: model_files.file_info(self.places.directory, f["path"]) for f in manifest["files"]}
+        theirs = [path for path, info in infos.items() if not model_files.is_ours(info)]
+        return f"; other accounts may change them: {listed(theirs, 3)}" if theirs else ""
+
+    def withdraw(self, manifest, problems):
+        """A damaged published directory stops being one: its files become staged ones, what else it holds stays."""
         places = self.places
         os.unlink(places.manifest)
         quarantine(places, places.directory, problems)
         self.result["quarantined"] += sorted(problems)
-        if not os.path.exists(places.staging):
-            os.rename(places.directory, places.staging)
-            return
-        for path in files_below(places.directory):
-            target = os.path.join(places.staging, path)
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            os.replace(os.path.join(places.directory, path), target)
-        shutil.rmtree(places.directory)
+        for entry in manifests.entries_of(manifest):
+            published = os.path.join(places.directory, entry.path)
+            if os.path.lexists(published):
+                target = os.path.join(places.staging, entry.path)
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                os.replace(published, target)
+        drop_leftovers(places.directory)
+        info = os.stat(places.directory)
+        if info.st_uid == os.geteuid() and info.st_mode & 0o7777 == 0o755:
+            with contextlib.suppress(OSError):  # it holds what is the operator's
+                os.rmdir(places.directory)
 
     def fetch(self, wanted, resolved, good):
         """Let the source bring what is missing, check it, and try again for what came wrong."""
@@ -747,13 +855,16 @@ class Snapshot:
             arrivals = _Arrivals(missing, places.staging, options["workers"])
             failure = None
             try:
+                self.drop_strangers(good)
                 self.source.fetch(missing, places.staging, resolved, arrivals.watch)
             except FetchError as error:
                 failure = error
+            self.drop_strangers(good)
             problems, hashes = arrivals.finish()
             quarantine(places, places.staging, problems)
             self.result["quarantined"] += sorted(problems)
             good.update(hashes)
+            self.open_up(hashes)
             self.result["downloaded_bytes"] += sum(e.size for e in missing if e.path in hashes)
             missing = [e for e in wanted if e.path not in good]
             if not missing:
@@ -769,6 +880,21 @@ class Snapshot:
             if self.source.may_move and not resolved:
                 wanted, resolved = self.relist(wanted, good)
         return wanted, resolved
+
+    def drop_strangers(self, good):
+        """No client makes links or pipes: what is none of the operator's goes, before anything is read through it."""
+        for path in names_below(self.places.staging, (), True):
+            full = os.path.join(self.places.staging, path)
+            if path not in good and not stat.S_ISREG(os.lstat(full).st_mode):
+                os.unlink(full)
+
+    def open_up(self, paths):
+        """Let everyone read what was fetched, whatever rights it came with; a copy keeps those of its original."""
+        if not getattr(self.source, "keeps_modes", False):
+            for path in paths:
+                handle = open_file(self.places.staging, path)
+                os.fchmod(handle, 0o644)
+                os.close(handle)
 
     def relist(self, wanted, good):
         """A branch may have moved while it was fetched: what it holds now is what is wanted."""
@@ -794,7 +920,7 @@ class Snapshot:
 
     def prune(self, *keep):
         """Remove staged files that belong to neither this version nor the operator."""
-        for path in files_below(self.places.staging):
+        for path in names_below(self.places.staging):
             if not any(path in names for names in keep):
                 os.unlink(os.path.join(self.places.staging, path))
 
@@ -813,40 +939,30 @@ class Snapshot:
         )
 
     def drop_client_leftovers(self):
-        for root, directories, names in os.walk(self.places.staging, topdown=False):
-            for name in directories:
-                full = os.path.join(root, name)
-                if name in _CLIENT_LEFTOVERS:
-                    shutil.rmtree(full)
-                elif not os.listdir(full):
-                    os.rmdir(full)
-            for name in names:
-                if name in _CLIENT_LEFTOVERS or name.endswith(".incomplete"):
-                    os.unlink(os.path.join(root, name))
+        drop_leftovers(self.places.staging)
 
     def retire(self, wanted, good):
         """After publishing, the former directory lies at the staging name: keep its bad files, drop the rest."""
-        if not os.path.isdir(self.places.staging):
+        places = self.places
+        if not os.path.isdir(places.staging):
             return
-        if not read_manifest(self.places.staging):
+        if not read_manifest(places.staging):
             sizes = {e.path: e.size for e in wanted}
-            bad = [
-                p
-                for p in files_below(self.places.staging)
-                if p in good
-                and not os.path.samefile(os.path.join(self.places.staging, p), os.path.join(self.places.directory, p))
-                and sizes[p]
-            ]
-            quarantine(self.places, self.places.staging, bad)
+            bad = []
+            for path in files_below(places.staging):
+                former, present = (os.path.join(where, path) for where in (places.staging, places.directory))
+                if path in good and sizes[path] and not os.path.samestat(os.lstat(former), os.lstat(present)):
+                    bad.append(path)
+            quarantine(places, places.staging, bad)
             self.result["quarantined"] += bad
-        remove_tree(self.places.staging)
+        remove_tree(places.staging)
 
     def unmanaged(self, manifest, wanted):
         """Files in the directory that neither the manifest nor the listing knows: the operator's, kept."""
         if not os.path.isdir(self.places.directory):
             return []
         ours = {e.path for e in wanted} | {f["path"] for f in (manifest or {"files": []})["files"]}
-        return [p for p in files_below(self.places.directory) if p not in ours]
+        return [p for p in names_below(self.places.directory) if p not in ours]
 
     def same_content(self, manifest, good):
         return {f["path"]: f["sha256"] for f in manifest["files"]} == good
@@ -861,7 +977,7 @@ class Snapshot:
     def done(self, manifest, summary):
         self.result.update(
             complete=not (self.options["check_mode"] and self.result["changed"]),
-            directory=self.places.directory,
+            directory=self.places.given,
             manifest=manifest,
             msg=f"{manifest['model']} in {self.places.directory}: {len(manifest['files'])} files, "
             f"{format_bytes(manifest['size'])}, {summary}",
@@ -875,6 +991,22 @@ class Snapshot:
         return self.result
 
 
+def drop_leftovers(directory):
+    """Remove what clients leave among a model's files, and empty directories."""
+    for root, directories, names in os.walk(directory, topdown=False):
+        if ".git" in os.path.relpath(root, directory).split(os.sep):
+            continue
+        for name in directories:
+            full = os.path.join(root, name)
+            if name in CLIENT_LEFTOVERS:
+                remove_tree(full)
+            elif name != ".git" and not os.path.islink(full) and not os.listdir(full):
+                os.rmdir(full)
+        for name in names:
+            if name in CLIENT_LEFTOVERS or name.endswith(".incomplete"):
+                os.unlink(os.path.join(root, name))
+
+
 def listed(names, most=5):
     """A few names (or name: problem pairs) as text."""
     texts = [f"{n}: {names[n]}" for n in sorted(names)] if isinstance(names, dict) else sorted(names)
@@ -883,7 +1015,11 @@ def listed(names, most=5):
 
 def absent(places, check_mode, lock_timeout=0):
     """Remove a model and everything beside it; True when there was something."""
-    ours = (places.directory, places.staging, places.client, places.quarantine, places.progress)
+    if places.given != places.directory:  # a link to where the operator keeps it: only the link is taken away
+        if not check_mode:
+            os.unlink(places.given)
+        return True
+    ours = (places.directory, places.staging, places.aside, places.client, places.quarantine, places.progress)
     there = [path for path in ours if os.path.lexists(path)]
     if there and not check_mode:
         with locked(places, lock_timeout):

@@ -6,52 +6,71 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import http.client
-import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import time
 import urllib.error
 import urllib.parse
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
-from ansible.module_utils.urls import open_url
-
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_files as model_files
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_listing as listings
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_manifest as manifests
+from ansible_collections.inferops.gpu_host.plugins.module_utils._confinement import confine
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.demo import write_demo_model
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_manifest import MANIFEST_NAME, FileEntry
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_files import NotAFile, size_of
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_http import (
+    get,
+    request,
+    retry_after,
+    without_query,
+)
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_manifest import (
+    LARGEST_FILE,
+    LONGEST_LIST,
+    MANIFEST_NAME,
+    FileEntry,
+    ManifestError,
+)
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_snapshot import (
     FetchError,
     SnapshotError,
-    bytes_on_disk,
-    file_size,
+    copy_file,
     list_directory,
+    listed,
     read_manifest,
 )
+from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB, MIB, format_bytes
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import bounded_json, printable, whole_number
 
 MODELSCOPE = "https://modelscope.cn"
 HUGGING_FACE = "https://huggingface.co"
-_COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _LISTING_LIMIT = 3000  # where ModelScope cuts a listing without saying so
+_LISTING_SECONDS = 900
 _CHUNK = 1024 * 1024
 # What the clients print besides the reason: bars, tracebacks, advice that is not for us.
 _NOISE = re.compile(r"\d+%\||^Traceback|^File \"|^[\^~]+$|^with .*:$|^Suggestion:|^For more information")
-_PR_SET_PDEATHSIG = 1
+# What a client may write beside the files it was sent for: logs, locks, caches, beginnings that it gave up.
+_CLIENT_EXTRA = 64 * MIB
+_CLIENT_MEMORY = 4 * GIB
+_LONGEST_ARGUMENTS = 64 * 1024
+_SLOWEST = 1024  # bytes per second; who sends less for stall_timeout seconds sends nothing
 
 
 class LocalSource:
-    """A directory on this host: a USB disk, an NFS mount, a bundle."""
+    """A directory on this host: a USB disk, an NFS mount, a bundle, a snapshot in a hub's cache."""
 
     name = "local"
     may_move = False
+    keeps_modes = True
 
-    def __init__(self, path, workers=None):
+    def __init__(self, path, workers=None, include=(), exclude=()):
         self.path = path
         self.workers = workers
+        self.include, self.exclude = include, exclude
 
     def listing(self):
         """(entries, None): from its manifest, from SHA256SUMS, or by hashing what is there."""
@@ -60,12 +79,38 @@ class LocalSource:
         manifest = read_manifest(self.path)
         if manifest:
             return manifests.entries_of(manifest), manifest["resolved_revision"]
+        paths = self.wanted_paths()
         sums = {}
-        with_sums = os.path.join(self.path, "SHA256SUMS")
-        if os.path.isfile(with_sums):
-            with open(with_sums, encoding="utf-8") as handle:
-                sums = manifests.parse_sha256sums(handle.read())
-        return [e for e in list_directory(self.path, self.workers, sums) if e.path != "SHA256SUMS"], None
+        if "SHA256SUMS" in paths:
+            paths.remove("SHA256SUMS")
+            try:
+                sums = manifests.parse_sha256sums(model_files.read_text(self.path, "SHA256SUMS", LONGEST_LIST))
+            except ValueError as error:
+                raise SnapshotError(f"{self.path}/SHA256SUMS cannot be used: {printable(error)}") from error
+        return list_directory(self.path, paths, self.workers, sums), None
+
+    def wanted_paths(self):
+        """The paths that are asked for; fails when one of them is nothing that a model can have."""
+        skip = (*manifests.CLIENT_LEFTOVERS, ".git")
+        there = [p for p in model_files.names_below(self.path, skip) if p == "SHA256SUMS" or self.wants(p)]
+        for path in there:
+            manifests.checked_path(path)
+        strange = model_files.strangers(self.path, there)
+        if strange:
+            raise SnapshotError(
+                f"{self.path} holds what no model can hold: {listed(strange)}. Put the files themselves there, "
+                "or leave them out (exclude)"
+            )
+        return there
+
+    def wants(self, path):
+        return manifests.is_wanted(path, self.include, self.exclude)
+
+    def size(self):
+        """Bytes of what would have to be read to list it; too many for the disk are refused before that."""
+        if not os.path.isdir(self.path) or read_manifest(self.path):
+            return 0
+        return sum(model_files.file_info(self.path, path).st_size for path in self.wanted_paths())
 
     def fetch(self, missing, staging, _resolved, watch):
         """Copy file by file; each appears under its name when it is whole."""
@@ -73,10 +118,11 @@ class LocalSource:
             target = os.path.join(staging, entry.path)
             os.makedirs(os.path.dirname(target), exist_ok=True)
             try:
-                shutil.copyfile(os.path.join(self.path, entry.path), target + ".incomplete")
-                os.replace(target + ".incomplete", target)
-            except OSError as error:
-                raise FetchError(f"copying {entry.path} from {self.path}: {error.strerror}") from error
+                copy_file(self.path, entry.path, target, entry.size)
+            except (OSError, NotAFile) as error:
+                raise FetchError(
+                    f"copying {entry.path} from {self.path}: {getattr(error, 'strerror', None) or error}"
+                ) from error
             watch(lambda _entry: None)
 
 
@@ -84,6 +130,7 @@ class GeneratedSource(LocalSource):
     """The demo model, made on this host from nothing."""
 
     name = "generated"
+    keeps_modes = False
 
     def __init__(self, scratch, workers=None):
         super().__init__(scratch, workers)
@@ -102,53 +149,6 @@ class GeneratedSource(LocalSource):
 
 
 # --- over HTTP -----------------------------------------------------------------------------------------------
-
-
-def _open(url, token=None, method="GET", **headers):
-    """The answer to a request. The token is for this host alone: a redirect elsewhere does not get it."""
-    headers = {"User-Agent": "inferops.gpu_host", **headers}
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
-    return open_url(
-        url,
-        method=method,
-        headers=headers,
-        unredirected_headers=["Authorization"],
-        follow_redirects="all",
-        timeout=60,
-        decompress=False,
-    )
-
-
-def _retry_after(headers):
-    with contextlib.suppress(TypeError, ValueError):
-        return min(60, int(headers.get("Retry-After")))
-    return None
-
-
-def get(url, token=None, attempts=5, sleep=time.sleep):
-    """(body, headers) of a small answer; waits and tries again where that can help."""
-    delay, problem = 1, ""
-    for attempt in range(1, attempts + 1):
-        retry_after = None
-        try:
-            with _open(url, token) as answer:
-                return answer.read(), answer.headers
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code != 429 and error.code < 500:
-                raise
-            problem, retry_after = f"HTTP {error.code}", _retry_after(error.headers)
-        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-            problem = str(getattr(error, "reason", error))
-        if attempt < attempts:
-            sleep(retry_after or delay)
-            delay *= 2
-    raise SnapshotError(f"no answer from {_without_query(url)} in {attempts} attempts: {problem}")
-
-
-def _without_query(url):
-    return url.split("?")[0]
 
 
 class UrlSource:
@@ -172,8 +172,10 @@ class UrlSource:
             return self.entries, None
         try:
             body, _headers = get(self._url_of(MANIFEST_NAME), self.token)
-            manifest = manifests.parse(body.decode())
+            manifest = manifests.parse(body)
             return manifests.entries_of(manifest), manifest["resolved_revision"]
+        except ManifestError as error:
+            raise SnapshotError(f"{self.url}{MANIFEST_NAME} cannot be used: {error}") from error
         except urllib.error.HTTPError as error:
             if error.code != 404:
                 raise SnapshotError(f"{self.url} answers HTTP {error.code}") from error
@@ -184,16 +186,22 @@ class UrlSource:
                 f"{self.url} offers neither {MANIFEST_NAME} nor SHA256SUMS (HTTP {error.code}), "
                 "so nothing could be verified: add one of them to the mirror"
             ) from error
-        sums = manifests.parse_sha256sums(body.decode())
-        return [FileEntry(path, self._length(path), sha256) for path, sha256 in sums.items()], None
+        sums = manifests.parse_sha256sums(body.decode("utf-8", "replace"))
+        deadline = time.monotonic() + _LISTING_SECONDS
+        return [FileEntry(path, self._length(path, deadline), sha256) for path, sha256 in sums.items()], None
 
-    def _length(self, path):
+    def _length(self, path, deadline):
         try:
-            with _open(self._url_of(path), self.token, "HEAD") as answer:
-                return int(answer.headers["Content-Length"])
-        except (OSError, TypeError, ValueError) as error:
+            if time.monotonic() > deadline:
+                raise OSError(f"{_LISTING_SECONDS} s were not enough to ask for all lengths")
+            with request(self._url_of(path), self.token, "HEAD") as answer:
+                length = whole_number(answer.headers["Content-Length"], LARGEST_FILE)
+                if length is None:
+                    raise OSError(f"its Content-Length is {printable(repr(answer.headers['Content-Length']), 60)}")
+                return length
+        except (http.client.HTTPException, OSError) as error:
             raise SnapshotError(
-                f"{self.url} lists {path} in SHA256SUMS but does not tell its length: {error}"
+                f"{self.url} lists {path} in SHA256SUMS but does not tell its length: {printable(error)}"
             ) from error
 
     def fetch(self, missing, staging, _resolved, watch):
@@ -219,14 +227,14 @@ class UrlSource:
         target = os.path.join(staging, entry.path)
         partial = target + ".incomplete"
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        start = file_size(partial) or 0
+        start = size_of(staging, entry.path + ".incomplete") or 0
         if start > entry.size:
             os.unlink(partial)
             start = 0
         if start < entry.size or not entry.size:
             headers = {"Range": f"bytes={start}-"} if start else {}
             try:
-                with _open(self._url_of(entry.path), self.token, **headers) as answer:
+                with request(self._url_of(entry.path), self.token, size=entry.size - start, **headers) as answer:
                     if start and answer.status != 206:
                         start = 0
                     self._write(answer, partial, start, entry)
@@ -235,12 +243,11 @@ class UrlSource:
                 raise FetchError(
                     f"{self.url} answers HTTP {error.code} for {entry.path}",
                     fatal=error.code in (401, 403, 404),
-                    retry_after=_retry_after(error.headers),
+                    retry_after=retry_after(error.headers),
                 ) from error
             except (http.client.HTTPException, OSError) as error:
-                if file_size(partial) is not None and getattr(error, "errno", None):
-                    raise FetchError(f"{entry.path}: {error.strerror}") from error
-                raise FetchError(f"{entry.path} from {self.url}: {getattr(error, 'reason', error)}") from error
+                reason = printable(getattr(error, "strerror", None) or getattr(error, "reason", None) or error)
+                raise FetchError(f"{entry.path} from {self.url}: {reason}") from error
         os.replace(partial, target)
 
     def _write(self, answer, partial, start, entry):
@@ -251,6 +258,8 @@ class UrlSource:
                 length = answer.readinto(block)
                 if not length:
                     break
+                if start + length > entry.size:
+                    raise FetchError(f"{entry.path} from {self.url} is longer than the {entry.size} bytes listed")
                 handle.write(block[:length])
                 start += length
         if start != entry.size:
@@ -260,11 +269,6 @@ class UrlSource:
 # --- official clients ----------------------------------------------------------------------------------------
 
 
-def _die_with_parent():
-    """A client whose module was killed must not go on writing behind the next run's back."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 class ClientSource:
     """A hub whose official command-line client does the transfer."""
 
@@ -272,20 +276,24 @@ class ClientSource:
     program = ""
 
     def __init__(self, model, revision, endpoint, token, prefix, places, workers=8, stall_timeout=600):
-        self.model = model
-        self.revision = revision
+        self.model = _as_argument("model", model)
+        self.revision = _as_argument("revision", revision)
         self.endpoint = endpoint.rstrip("/")
         self.token = token
         self.prefix = prefix
         self.places = places
         self.workers = workers
         self.stall_timeout = stall_timeout
+        self.deadline = None
 
     def ask(self, path):
         """(data, headers) of a question to the hub's API."""
+        where = self.endpoint + without_query(path)
+        if self.deadline and time.monotonic() > self.deadline:
+            raise SnapshotError(f"{where}: the list of files was not complete after {_LISTING_SECONDS} s")
         try:
             body, headers = get(self.endpoint + path, self.token)
-            return json.loads(body), headers
+            return bounded_json(body, f"the answer of {where}", SnapshotError, LONGEST_LIST), headers
         except urllib.error.HTTPError as error:
             if error.code in (401, 403):
                 raise SnapshotError(
@@ -296,8 +304,16 @@ class ClientSource:
                 f"{self.endpoint} knows no {self.model} at revision {self.revision or 'default'} (HTTP {error.code}): "
                 "check model, revision, source and endpoint; a private model needs a token"
             ) from error
-        except ValueError as error:
-            raise SnapshotError(f"{self.endpoint}{_without_query(path)} did not answer with JSON: {error}") from error
+
+    def listing(self):
+        """(entries, the commit when one is known), whatever the hub answers: within bounds of time and size."""
+        self.deadline = time.monotonic() + _LISTING_SECONDS
+        try:
+            return self.ask_for_listing()
+        except ManifestError as error:
+            raise SnapshotError(f"{self.endpoint} lists {self.model} in a way that is not trusted: {error}") from error
+        finally:
+            self.deadline = None
 
     def client(self):
         """Full path of the client's command."""
@@ -315,37 +331,49 @@ class ClientSource:
 
     def environment(self):
         """The client's environment: the token is here and nowhere else."""
-        return dict(os.environ, HOME=self.places.client, PYTHONUNBUFFERED="1")
+        return dict(
+            os.environ,
+            HOME=self.places.client,
+            TMPDIR=self.places.client,
+            PYTHONUNBUFFERED="1",
+            PYTHONDONTWRITEBYTECODE="1",
+        )
 
     def fetch(self, missing, staging, resolved, watch):
-        """Run the client until it ends, or until no byte has arrived for `stall_timeout` seconds."""
-        os.makedirs(self.places.client, mode=0o700, exist_ok=True)
+        """Run the client for all that is missing, in as many runs as fit on command lines."""
+        for entries in _portions(missing, self.name):
+            self.run(entries, staging, resolved, watch)
+
+    def run(self, entries, staging, resolved, watch):
+        """Run the client until it ends, or until it does what a hub must not make it do."""
+        model_files.make_own_directory(self.places.client)
         log_path = os.path.join(self.places.client, "client.log")
+        longest = max(_CLIENT_EXTRA, *(entry.size for entry in entries))
+        confinement = confine([staging, self.places.client], longest)
         with open(log_path, "wb") as log:
             process = subprocess.Popen(
-                [self.client(), *self.arguments(missing, staging, resolved)],
+                [self.client(), *self.arguments(entries, staging, resolved)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self.environment(),
+                cwd=self.places.client,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=confinement,
             )
-            seen, since, ticks = -1, time.monotonic(), 0
+        confinement.close()
+        guard = _Guard(self, process, entries, staging)
+        try:
             while True:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(0.25)
                     break
                 watch(self.partial_files(staging))
-                ticks += 1
-                if ticks % 20 == 0:
-                    arrived = bytes_on_disk(staging)
-                    if arrived != seen:
-                        seen, since = arrived, time.monotonic()
-                    elif time.monotonic() - since > self.stall_timeout:
-                        process.kill()
-                        process.wait()
-                        raise FetchError(f"{self.name} sent no byte for {self.stall_timeout} s (stall_timeout)")
+                guard.look()
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
         if process.returncode:
             raise FetchError(f"{self.program} ended with {process.returncode}: {self.reason(log_path)}")
 
@@ -358,11 +386,94 @@ class ClientSource:
         with open(log_path, "rb") as handle:
             handle.seek(max(0, os.path.getsize(log_path) - 16384))
             text = handle.read().decode("utf-8", "replace").replace("\r", "\n")
-        lines = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line).strip() for line in text.splitlines()]
+        lines = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line).strip()[:1000] for line in text.splitlines()]
         lines = [line for line in lines if line and not _NOISE.search(line)]
         telling = [line for line in lines if re.search(r"error|fail|refus|denied|space|HTTP|mismatch", line, re.I)]
         reason = " / ".join((telling or lines)[-2:]).rstrip(".") or "its log is empty"
-        return (reason.replace(self.token, "***") if self.token else reason)[-600:]
+        return printable((reason.replace(self.token, "***") if self.token else reason)[-600:], 600)
+
+
+class _Guard:
+    """What a client takes of the host while it runs, and when that is too much."""
+
+    def __init__(self, source, process, entries, staging):
+        self.source, self.process = source, process
+        self.places = (staging, source.places.client)
+        self.began = self.arrived()
+        self.most = self.began + sum(entry.size for entry in entries) + _CLIENT_EXTRA
+        self.seen, self.since = self.began, time.monotonic()
+        self.looked = time.monotonic()
+
+    def arrived(self):
+        """Bytes of all files, each once, however many names it has."""
+        seen = {}
+        for place in self.places:
+            for path in _below(place):
+                with contextlib.suppress(OSError):
+                    info = os.lstat(path)
+                    seen[info.st_dev, info.st_ino] = min(info.st_size, info.st_blocks * 512)
+        return sum(seen.values())
+
+    def look(self):
+        """Fail, after which the client is stopped, when nothing comes or more than is wanted."""
+        memory = _memory_of(self.process.pid)
+        if memory > max(_CLIENT_MEMORY, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE") // 4):
+            raise FetchError(f"{self.source.program} took {format_bytes(memory)} of memory for what the hub sent")
+        now = time.monotonic()
+        if now - self.looked < 1:
+            return
+        self.looked, arrived = now, self.arrived()
+        if arrived > self.most:
+            more = format_bytes(arrived - self.began)
+            raise FetchError(
+                f"{self.source.name} sent {more}, more than it lists for what is missing ({self.source.program} "
+                "was stopped)",
+                fatal=True,
+            )
+        patience = self.source.stall_timeout
+        if abs(arrived - self.seen) > _SLOWEST * patience:
+            self.seen, self.since = arrived, now
+        elif now - self.since > patience:
+            came = format_bytes(max(0, arrived - self.seen)) if arrived > self.seen else "no byte"
+            raise FetchError(f"{self.source.name} sent {came} for {patience} s (stall_timeout)")
+
+
+def _memory_of(pid):
+    with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+    return 0
+
+
+def _as_argument(name, value):
+    """A value of the operator's that stands alone on a command line."""
+    if value and (value.startswith("-") or "://" in value or not value.isprintable() or ".." in value.split("/")):
+        raise SnapshotError(f"{name} is {value!r}, which is not the name of one")
+    return value
+
+
+def _as_pattern(path):
+    """A shell glob that this path alone matches."""
+    return re.sub(r"([*?[])", r"[\1]", path)
+
+
+def _portions(entries, hub):
+    """The entries in portions that fit on one command line each."""
+    portion, length = [], 0
+    for entry in entries:
+        if hub == "modelscope" and "," in entry.path:
+            raise FetchError(
+                f"{entry.path} has a comma in its name, where the client modelscope divides names: "
+                "leave it out (exclude)",
+                fatal=True,
+            )
+        size = len(os.fsencode(_as_pattern(entry.path))) + 12
+        if portion and length + size > _LONGEST_ARGUMENTS:
+            yield portion
+            portion, length = [], 0
+        portion.append(entry)
+        length += size
+    if portion:
+        yield portion
 
 
 class ModelScopeSource(ClientSource):
@@ -371,36 +482,26 @@ class ModelScopeSource(ClientSource):
     name = "modelscope"
     program = "modelscope"
 
-    def listing(self):
+    def ask_for_listing(self):
         """(entries, the commit when the revision is one): the hub lists a sha256 per file."""
         query = urllib.parse.urlencode({"Revision": self.revision or "master", "Recursive": "True"})
         answer, _headers = self.ask(f"/api/v1/models/{urllib.parse.quote(self.model)}/repo/files?{query}")
-        files = ((answer.get("Data") or {}).get("Files")) or []
-        if len(files) >= _LISTING_LIMIT:
+        entries = listings.modelscope_entries(answer)
+        if len(entries) >= _LISTING_LIMIT:
             raise SnapshotError(
-                f"{self.endpoint} lists {len(files)} files for {self.model}, which is where it cuts lists"
+                f"{self.endpoint} lists {len(entries)} files for {self.model}, which is where it cuts lists"
             )
-        entries = [
-            FileEntry(f["Path"], int(f["Size"]), (f.get("Sha256") or "").lower() or None)
-            for f in files
-            if f.get("Type") != "tree"
-        ]
-        return entries, self.revision if _COMMIT.match(self.revision or "") else None
+        return entries, self.revision if listings.is_commit(self.revision) else None
 
     def arguments(self, missing, staging, _resolved):
         # As patterns, not as file names: the client fetches named files one after the other and without a hash.
-        patterns = [re.sub(r"([*?[])", r"[\1]", entry.path) for entry in missing]
         return [
             "download",
             self.model,
-            "--revision",
-            self.revision or "master",
-            "--local-dir",
-            staging,
-            "--max-workers",
-            str(self.workers),
-            "--include",
-            *patterns,
+            f"--revision={self.revision or 'master'}",
+            f"--local-dir={staging}",
+            f"--max-workers={self.workers}",
+            *(f"--include={_as_pattern(entry.path)}" for entry in missing),
         ]
 
     def environment(self):
@@ -412,7 +513,7 @@ class ModelScopeSource(ClientSource):
 
 def _below(directory):
     """The files below a directory, none when it is not there."""
-    return [os.path.join(root, name) for root, _directories, names in os.walk(directory) for name in names]
+    return [os.path.join(directory, path) for path in model_files.names_below(directory, (), True)]
 
 
 def _hf_partial_files(staging):
@@ -421,7 +522,8 @@ def _hf_partial_files(staging):
 
 
 def _etag(path):
-    return os.path.basename(path).split(".")[1]
+    """The hash in the name of an unfinished file; the hub sends it, so it may be anything."""
+    return [*os.path.basename(path).split("."), ""][1]
 
 
 class HuggingFaceSource(ClientSource):
@@ -430,37 +532,18 @@ class HuggingFaceSource(ClientSource):
     name = "huggingface"
     program = "hf"
 
-    def listing(self):
+    def ask_for_listing(self):
         """(entries, commit): large files with their sha256, small ones with the hash git gave them."""
-        model = urllib.parse.quote(self.model)
-        revision = urllib.parse.quote(self.revision or "main", safe="")
-        commit = self.ask(f"/api/models/{model}/revision/{revision}")[0]["sha"]
-        entries, page = [], f"/api/models/{model}/tree/{commit}?recursive=true"
-        while page:
-            files, headers = self.ask(page)
-            for file in files:
-                if file["type"] == "file":
-                    large = file.get("lfs")
-                    sha256 = large.get("oid", "").rpartition(":")[2] if large else None
-                    size = large["size"] if large else file["size"]
-                    entries.append(
-                        FileEntry(file["path"], size, sha256 or None, None if large else file.get("oid") or None)
-                    )
-            following = re.search(r'<([^>]+)>;\s*rel="next"', headers.get("Link") or "")
-            page = re.sub(r"^https?://[^/]+", "", following.group(1)) if following else None
-        return entries, commit
+        return listings.huggingface_listing(self.ask, self.model, self.revision or "main")
 
     def arguments(self, missing, staging, resolved):
         return [
             "download",
             self.model,
-            *(entry.path for entry in missing),
-            "--revision",
-            resolved,
-            "--local-dir",
-            staging,
-            "--max-workers",
-            str(self.workers),
+            f"--revision={resolved}",
+            f"--local-dir={staging}",
+            f"--max-workers={self.workers}",
+            *(f"--include={_as_pattern(entry.path)}" for entry in missing),
         ]
 
     def fetch(self, missing, staging, resolved, watch):
@@ -470,7 +553,7 @@ class HuggingFaceSource(ClientSource):
             base = f"{self.endpoint}/{urllib.parse.quote(self.model)}/resolve/{resolved}"
             with contextlib.suppress(FetchError):  # then the client gets them too
                 UrlSource(base, self.token, workers=self.workers).fetch(begun, staging, resolved, watch)
-        rest = [e for e in missing if file_size(os.path.join(staging, e.path)) != e.size]
+        rest = [e for e in missing if size_of(staging, e.path) != e.size]
         if rest:
             super().fetch(rest, staging, resolved, watch)
 
@@ -493,8 +576,8 @@ class HuggingFaceSource(ClientSource):
         begun = []
         wanted = {entry.sha256 or entry.git_sha1: entry for entry in missing}
         leftovers = _hf_partial_files(staging) + _below(os.path.join(self.places.client, "kept"))
-        for path in sorted(leftovers, key=os.path.getsize, reverse=True):
-            info = os.stat(path)
+        for path in sorted(leftovers, key=lambda path: os.lstat(path).st_size, reverse=True):
+            info = os.lstat(path)
             entry = wanted.get(_etag(path))
             # Parallel writers leave holes, which are no beginning; what is whole and was not taken is not good.
             if entry and 0 < info.st_size < entry.size and info.st_blocks * 512 >= info.st_size:
@@ -510,6 +593,7 @@ class HuggingFaceSource(ClientSource):
     def environment(self):
         env = dict(super().environment(), HF_ENDPOINT=self.endpoint, HF_HOME=self.places.client)
         env["HF_HUB_DISABLE_TELEMETRY"] = "1"
+        env["HF_XET_CHUNK_CACHE_SIZE_BYTES"] = "0"  # nothing is fetched twice that a cache could help with
         if self.endpoint != HUGGING_FACE:
             env.setdefault("HF_HUB_DISABLE_XET", "1")  # mirrors lack it
         if self.token:
@@ -533,26 +617,50 @@ class RsyncSource:
         return self.entries, None
 
     def fetch(self, missing, staging, _resolved, watch):
-        """Copy the missing files; rsync keeps what a cut connection left and goes on from there."""
-        os.makedirs(self.places.client, mode=0o700, exist_ok=True)
-        command = ["rsync", "--archive", "--no-owner", "--no-group", "--partial-dir=.rsync-partial", "--files-from=-"]
+        """Copy the missing files; rsync keeps what a cut connection left and goes on from there.
+
+        Contents only: no link, device or right of the other host comes along, and no file that is too long.
+        """
+        model_files.make_own_directory(self.places.client)
+        longest = max([entry.size for entry in missing])
+        confinement = confine(None, max(longest, _CLIENT_EXTRA))
+        log_path = os.path.join(self.places.client, "rsync.log")
+        log = open(log_path, "wb")  # noqa: SIM115 (closed below, when rsync has it)
         try:
             process = subprocess.Popen(
-                [*command, f"--rsh={self.rsh}", self.origin, staging],
+                [
+                    "rsync",
+                    "--times",
+                    "--copy-links",
+                    "--chmod=D0755,F0644",
+                    "--protect-args",
+                    f"--max-size={longest}",
+                    "--partial-dir=.rsync-partial",
+                    "--from0",
+                    "--files-from=-",
+                    f"--rsh={self.rsh}",
+                    "--",
+                    self.origin,
+                    staging,
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                preexec_fn=_die_with_parent,
+                stderr=log,
+                preexec_fn=confinement,
             )
         except FileNotFoundError as error:
             raise FetchError("rsync is not installed on this host", fatal=True) from error
-        process.stdin.write("".join(entry.path + "\n" for entry in missing).encode())
-        process.stdin.close()
+        finally:
+            log.close()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(b"".join(os.fsencode(entry.path) + b"\0" for entry in missing))
+            process.stdin.close()
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.25)
                 break
             watch(lambda _entry: None)
         if process.returncode:
-            reason = process.stderr.read().decode("utf-8", "replace").strip().splitlines()[-1:]
-            raise FetchError(f"rsync from {self.origin} ended with {process.returncode}: {''.join(reason)}")
+            with open(log_path, "rb") as handle:
+                reason = handle.read(65536).decode("utf-8", "replace").strip().splitlines()[-1:]
+            raise FetchError(f"rsync from {self.origin} ended with {process.returncode}: {printable(''.join(reason))}")

@@ -270,6 +270,7 @@ import json
 import os
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_sources as sources
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_files import NotAFile
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_manifest import (
     ManifestError,
     entries_of,
@@ -307,7 +308,7 @@ def source_of(module, places):
     if kind == "generated":
         return sources.GeneratedSource(os.path.join(module.tmpdir, "demo-model"), args["workers"])
     if kind == "local":
-        return sources.LocalSource(args["path"], args["workers"])
+        return sources.LocalSource(args["path"], args["workers"], args["include"], args["exclude"])
     if kind == "url":
         return sources.UrlSource(args["url"], args["token"], entries, args["max_workers"])
     if kind == "rsync":
@@ -340,6 +341,7 @@ def ensure(module, places):
     reads_all = args["state"] == "verified" and os.path.isdir(places.directory)
     if module.check_mode or not (args["fetch"] or reads_all):
         return Snapshot(places, source, request, options, Progress(None)).ensure()
+    os.umask(0o022)  # what is published is for everyone to read, what is not has a closed directory
     os.makedirs(places.parent, exist_ok=True)
     with locked(places, args["lock_timeout"]), Progress(places.progress) as progress:
         return Snapshot(places, source, request, options, progress).ensure()
@@ -398,8 +400,8 @@ def main():
             changed = absent(places, module.check_mode, module.params["lock_timeout"])
             result = {
                 "changed": changed,
-                "directory": places.directory,
-                "msg": f"{places.directory} {'removed' if changed else 'was not there'}",
+                "directory": places.given,
+                "msg": f"{places.given} {'removed' if changed else 'was not there'}",
             }
         else:
             if module.params["fetch"]:
@@ -407,8 +409,10 @@ def main():
             result = ensure(module, places)
     except (SnapshotError, ManifestError) as error:
         module.fail_json(msg=str(error))
+    except NotAFile as error:
+        module.fail_json(msg=f"a file of {module.params['directory']} {error}")
     except OSError as error:
-        module.fail_json(msg=f"{error.strerror}: {error.filename or module.params['directory']}")
+        module.fail_json(msg=f"{error.strerror or error}: {error.filename or module.params['directory']}")
     module.exit_json(**result)
 
 

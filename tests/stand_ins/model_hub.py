@@ -11,6 +11,13 @@ It speaks as much of both APIs as their official clients use to download. It is 
 
 cut: the connection ends after that share of the file.   wrong: bytes are flipped.   status: answers that code
 (429 with Retry-After 1).   slow: bytes per second.   nohash: the listing has no sha256.   stall: sends nothing more.
+
+A rule holds `times` times, from the one after `after` on. The path `listing` stands for the list of a model's files.
+Worse manners:
+
+answer: this in place of what was asked for: {code, headers: {}, body, drip: seconds between its bytes, repeat: what is
+sent after it without end}; a Content-Length is sent when neither drip nor repeat is there.
+listed: these entries more in the list, as {path, size, sha256}.
 """
 
 from __future__ import annotations
@@ -51,14 +58,17 @@ class Hub(ThreadingHTTPServer):
         self.rules, self.bytes, self.requests, self.answers, self.tokens = [], Counter(), Counter(), Counter(), set()
         self.stopped = threading.Event()
 
-    def misbehave(self, do, path="*", value=None, times=None):
-        self.rules.append({"do": do, "path": path, "value": value, "times": times})
+    def misbehave(self, do, path="*", value=None, times=None, after=0):
+        self.rules.append({"do": do, "path": path, "value": value, "times": times, "after": after})
 
     def rule(self, do, path):
         """The value of a rule that holds for this path now; it is used up when it counts."""
         with self.guard:
             for rule in self.rules:
                 if rule["do"] == do and fnmatch.fnmatch(path, rule["path"]) and rule["times"] != 0:
+                    if rule["after"]:
+                        rule["after"] -= 1
+                        continue
                     if rule["times"]:
                         rule["times"] -= 1
                     return rule["value"] if rule["value"] is not None else True
@@ -168,6 +178,8 @@ class Handler(BaseHTTPRequestHandler):
             sha256 = "" if self.server.rule("nohash", path) else self.server.hash_of(full)[0]
             size = full.stat().st_size
             files.append({"Path": path, "Name": full.name, "Type": "blob", "Size": size, "Sha256": sha256})
+        for more in self.more_entries():
+            files.append({"Path": more["path"], "Type": "blob", "Size": more["size"], "Sha256": more["sha256"]})
         return self.answer_json({"Code": 200, "Success": True, "Data": {"Files": files}})
 
     def modelscope_file(self, query, model):
@@ -195,6 +207,9 @@ class Handler(BaseHTTPRequestHandler):
             elif path.endswith(".safetensors"):
                 entry["lfs"] = {"oid": sha256, "size": size, "pointerSize": 134}
             files.append(entry)
+        for more in self.more_entries():
+            lfs = {"oid": more["sha256"], "size": more["size"]}
+            files.append({"type": "file", "path": more["path"], "size": more["size"], "oid": "", "lfs": lfs})
         return self.answer_json(files)
 
     def hf_file(self, _query, model, _revision, path):
@@ -213,7 +228,40 @@ class Handler(BaseHTTPRequestHandler):
 
     # bytes
 
+    def answered_by_order(self, path):
+        """Whether a rule has answered in place of what was asked for."""
+        order = self.server.rule("answer", path)
+        if order is None:
+            return False
+        body, endless = order.get("body", "").encode("latin-1"), order.get("repeat", "").encode("latin-1")
+        headers = dict(order.get("headers", {}))
+        if not endless and not order.get("drip"):
+            headers.setdefault("Content-Length", str(len(body)))
+        self.server.answers[order.get("code", 200)] += 1
+        self.send_response(order.get("code", 200))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.close_connection = True
+        if order.get("drip"):
+            for byte in body:
+                self.wfile.write(bytes([byte]))
+                if self.server.stopped.wait(order["drip"]):
+                    return True
+        else:
+            self.wfile.write(body)
+        while endless and not self.server.stopped.is_set():
+            self.wfile.write(endless * (CHUNK // len(endless) + 1))
+            with self.server.guard:
+                self.server.bytes[path] += CHUNK
+        return True
+
+    def more_entries(self):
+        return self.server.rule("listed", "listing") or []
+
     def refused(self, path):
+        if self.answered_by_order(path):
+            return True
         code = self.server.rule("status", path)
         if code:
             headers = {"Retry-After": "1"} if code == 429 else {}

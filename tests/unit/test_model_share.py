@@ -20,7 +20,7 @@ def model(tmp_path):
         directory.mkdir()
         (directory / "weights").write_bytes(content)
         (directory / "secret").write_text("not in the manifest")
-        entries = [manifests.FileEntry("weights", len(content), snapshots.hash_file(str(directory / "weights"))[0])]
+        entries = [manifests.FileEntry("weights", len(content), snapshots.hash_file(str(directory), "weights")[0])]
         manifest = manifests.build(entries, "local", name, None, None, [], [], "now")
         (directory / manifests.MANIFEST_NAME).write_text(manifests.dump(manifest))
         return str(directory)
