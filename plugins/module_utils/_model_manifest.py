@@ -103,7 +103,7 @@ def checked_entries(entries):
         if folded in files:
             raise ManifestError(
                 f"the listing names both {files[folded]} and {path}, which are one file where case or the way "
-                "accents are written does not count: exclude one of them"
+                "accents are written does not count"
             )
         files[folded] = path
     if total > LARGEST_FILE:

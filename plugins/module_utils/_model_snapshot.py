@@ -688,13 +688,18 @@ class Snapshot:
         same_as = self.options.get("same_as")
         if same_as:
             return manifests.checked_entries(entries), same_as["resolved_revision"]
-        wanted = manifests.select(
-            entries, self.request["include"], self.request["exclude"], self.options["skip_duplicate_weights"]
-        )
+        include, exclude = self.request["include"], self.request["exclude"]
+        try:
+            wanted = manifests.select(entries, include, exclude, self.options["skip_duplicate_weights"])
+        except manifests.ManifestError as error:
+            raise SnapshotError(
+                f"what {self.source.name} lists for {self.request['model']} is not trusted: {error}. "
+                "A file can be left out (exclude)"
+            ) from error
         if not wanted:
             raise SnapshotError(
                 f"{self.source.name} lists {len(entries)} files for {self.request['model']}, none of them wanted: "
-                f"check include ({self.request['include']}) and exclude ({self.request['exclude']})"
+                f"check include ({include}) and exclude ({exclude})"
             )
         return wanted, resolved
 

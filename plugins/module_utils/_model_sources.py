@@ -311,7 +311,7 @@ class ClientSource:
         try:
             return self.ask_for_listing()
         except ManifestError as error:
-            raise SnapshotError(f"{self.endpoint} lists {self.model} in a way that is not trusted: {error}") from error
+            raise SnapshotError(f"what {self.endpoint} lists for {self.model} is not trusted: {error}") from error
         finally:
             self.deadline = None
 
