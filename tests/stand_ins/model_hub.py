@@ -208,7 +208,7 @@ class Handler(BaseHTTPRequestHandler):
                 entry["lfs"] = {"oid": sha256, "size": size, "pointerSize": 134}
             files.append(entry)
         for more in self.more_entries():
-            lfs = {"oid": more["sha256"], "size": more["size"]}
+            lfs = {"oid": more["sha256"], "size": more["size"], "pointerSize": 134}
             files.append({"type": "file", "path": more["path"], "size": more["size"], "oid": "", "lfs": lfs})
         return self.answer_json(files)
 
