@@ -56,14 +56,14 @@ def _service_work_of_host(
     settings = dict({"docker_version": found.get("engine"), "seals": seals}, **(settings or {}))
     try:
         items = _service_work.wanted(plan, ours, host, where, images, options, settings, api_key, peers)
-        surplus = _service_work.surplus(found, items, ours)
+        surplus = _service_work.surplus(found, items, ours, plan)
         leaving = surplus["stop"] + surplus["remove"]
         items = _service_work.decided(
             items, found, plan, host, where, settings, api_key, strategy, retry_failed, leaving
         )
     except (_vllm_options.OptionError, _vllm_container.ContainerError) as error:
         raise AnsibleFilterError(str(error)) from error
-    return {"items": items, **surplus}
+    return {"items": items, "unplanned": _service_work.unplanned(ours, plan), **surplus}
 
 
 class FilterModule:

@@ -11,6 +11,18 @@ import time
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 LABEL = "io.github.inferops."
+# What a container of ours can be called besides the name that it was made with; see _service_work.py.
+PREVIOUS, CANDIDATE, FAILED = SUFFIXES = (".previous", ".candidate", ".failed")
+
+
+def is_ours(name, labels):
+    """Whether this collection made the container. labels: as `described` returns them.
+
+    Labels alone prove nothing: an image that is committed from a container of ours hands them on to strangers. So the
+    name that the container was made with is recorded in it, and ours is what still has that name, or one of its own.
+    """
+    made_as = labels.get("container")
+    return bool(labels.get("service") and made_as) and name in (made_as, *(made_as + suffix for suffix in SUFFIXES))
 
 
 def demultiplexed(stream):
@@ -52,12 +64,15 @@ def described(container, now=None):
     labels = config.get("Labels") or {}
     host = container.get("HostConfig") or {}
     running = bool(state.get("Running")) and not state.get("Restarting")
+    name = container.get("Name", "").lstrip("/")
+    ours = {key[len(LABEL) :]: value for key, value in labels.items() if key.startswith(LABEL)}
     return {
-        "name": container.get("Name", "").lstrip("/"),
+        "name": name,
+        "ours": is_ours(name, ours),
         "id": container.get("Id"),
         "image": config.get("Image"),
         "image_id": container.get("Image"),
-        "labels": {key[len(LABEL) :]: value for key, value in labels.items() if key.startswith(LABEL)},
+        "labels": ours,
         "running": running,
         "status": state.get("Status"),
         "seconds": seconds_since(state.get("StartedAt"), now) if running else 0,

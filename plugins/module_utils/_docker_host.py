@@ -75,14 +75,19 @@ class DockerHost:
 
     def get_bytes(self, path, timeout=10):
         """The answer of the engine's API as it came; None when it does not answer."""
+        status, body = self.call("GET", path, timeout=timeout)
+        return body if status == 200 else None
+
+    def call(self, method, path, body=None, timeout=10):
+        """(HTTP status, answer) of the engine's API; the status is 0 when it does not answer, the answer says why."""
         connection = _UnixConnection(self.socket, timeout)
         try:
-            connection.request("GET", path)
+            headers = {} if body is None else {"Content-Type": "application/json"}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
-            body = _bounded_http.read(response, LONGEST_ANSWER)
-            return body if response.status == 200 else None
-        except (OSError, http.client.HTTPException):
-            return None
+            return response.status, _bounded_http.read(response, LONGEST_ANSWER)
+        except (OSError, http.client.HTTPException) as error:
+            return 0, str(error).encode("utf-8")
         finally:
             connection.close()
 

@@ -9,6 +9,9 @@ Several containers can belong to one replica for a while:
     NAME.previous   served until its successor NAME was started; goes when that one has answered, comes back if not
     NAME.candidate  a successor that proves itself beside NAME, on another port and other GPUs
     NAME.failed     a successor that did not answer, kept for a look at its log
+
+Which of them was the last to answer is kept on the host (see _container_swap.py). What has answered is never given up for
+what has not: wherever a play ends, the next one finds it.
 """
 
 from __future__ import annotations
@@ -24,10 +27,15 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils import (
     _tei_container,
     _vllm_container,
 )
+from ansible_collections.inferops.gpu_host.plugins.module_utils._container_state import (
+    CANDIDATE,
+    FAILED,
+    PREVIOUS,
+    SUFFIXES,
+)
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redaction import Redaction, is_secret_name
 from ansible_collections.inferops.gpu_host.plugins.module_utils._versions import engine_version_of
 
-PREVIOUS, CANDIDATE, FAILED = ".previous", ".candidate", ".failed"
 CANDIDATE_PORTS = range(18000, 19000)
 
 
@@ -55,11 +63,12 @@ class Paths:
 
 
 def questions(plan, services, host, paths, images=None):
-    """What service_info must look at before anything can be decided: {containers, images, files}."""
+    """What service_info must look at before anything can be decided: {containers, images, files, directories}."""
     work = [work for work in _placements.on_host(plan, services, host, images) if work["service"]["state"] == "started"]
     names = [_vllm_container.container_name(item["service"], item["placement"], item["plan"]) for item in work]
     return {
-        "containers": names,
+        "containers": [name + suffix for name in names for suffix in ("", *SUFFIXES)],
+        "directories": sorted({paths.config_dir(item["service"]["name"]) for item in work}),
         "images": sorted({item["image"] for item in work}),
         "files": sorted({paths.model(item["service"]) + "/config.json" for item in work}),
     }
@@ -108,6 +117,8 @@ def _item(work, placement, host, paths, settings, api_key, peers=None, suffix=""
     labels[_container_state.LABEL + "spec"] = digest_of(arguments)
     # Only for people: a plan that leads to the same container is no reason to replace it.
     labels[_container_state.LABEL + "plan"] = digest_of([plan.get("layout"), plan.get("engine"), placement])
+    # The name that it is made with, by which it is known as ours: see _container_state.is_ours.
+    labels[_container_state.LABEL + "container"] = name
     mine = [gpu for node in placement["nodes"] if node["host"] == host for gpu in node.get("gpus") or []]
     labels[_container_state.LABEL + "gpus"] = ",".join(str(gpu.get("index")) for gpu in mine)
     return {
@@ -148,8 +159,7 @@ def decided(
     wait      runs as wanted, and does not answer yet
     start     is there as wanted, and does not run
     create    is not there
-    replace   runs in another form, which is kept until the new one has answered
-    recreate  is there in another form, which does not run
+    replace   is there in another form, which is kept until the new one has answered
     prove     its predecessor is still kept: a play ended before it had answered
     foreign   a container of that name is somebody else's
     refused   this very form failed before, and its predecessor serves
@@ -164,26 +174,34 @@ def decided(
 
 
 def _decision(item, found, retry_failed, leaving):
-    containers, name = found["containers"], item["name"]
+    containers, name, service = found["containers"], item["name"], item["service"]["name"]
     spec = item["arguments"]["labels"][_container_state.LABEL + "spec"]
     now, previous, failed = (containers.get(name + suffix) for suffix in ("", PREVIOUS, FAILED))
-    decision = {"recover": False, "discard": False, "previous": bool(previous), "now": now}
+    decision = {"recover": False, "now": now, "predecessor": None, "answered": False, "proven": False}
     decision["port_holder"] = _port_holder(item, found, leaving) if item["head"] else None
-    if now and not now["ours"]:
-        return dict(decision, action="foreign", why=f"{name} was not made by this collection")
-    if previous and (not now or now["labels"].get("spec") != spec):
+    for suffix in ("", *SUFFIXES):
+        other = containers.get(name + suffix)
+        if other and not (other["ours"] and other["labels"].get("service") == service):
+            why = f"{name}{suffix} was not made by this collection"
+            return dict(decision, action="foreign", foreign=name + suffix, why=why)
+    known = found.get("proven", {}).get(name)
+    if known not in [container.get("id") for container in (now, previous, failed) if container]:
+        known = None  # of a container that is gone
+    why = _differences(item, now, spec, found) if now else "it is not there"
+    if previous and why and not _is_proven(now, known):
         # What a play left half done counts for nothing: the predecessor is what was proven last.
-        decision.update(recover=True, discard=bool(now), previous=False, now=previous)
-        now = previous
+        decision.update(recover=True, now=previous)
+        now, previous = previous, None
+        why = _differences(item, now, spec, found)
     if not now:
-        return dict(decision, action="create", why="it is not there")
-    why = _differences(item, now, spec, found)
-    if why and not now["running"] and not decision["recover"]:
-        return dict(decision, action="recreate", why=why)
+        return dict(decision, action="create", why=why)
     if why:
+        decision.update(predecessor=now, answered=now["healthy"], proven=_is_proven(now, known))
         failed_before = failed and failed["labels"].get("spec") == spec and not retry_failed
-        return dict(decision, action="refused" if failed_before else "replace", why=why)
-    if decision["previous"]:
+        serves = now["running"] or decision["recover"] or decision["proven"]
+        return dict(decision, action="refused" if failed_before and serves else "replace", why=why)
+    if previous:
+        decision.update(predecessor=previous, proven=_is_proven(previous, known) or not _is_proven(now, known))
         return dict(decision, action="prove", why="its predecessor is kept until it has answered")
     if not now["running"]:
         return dict(decision, action="start", why="it does not run")
@@ -192,13 +210,20 @@ def _decision(item, found, retry_failed, leaving):
     return dict(decision, action="none", why="")
 
 
+def _is_proven(container, known):
+    """Whether a container has answered: the host knows, or where it does not, the container does so now."""
+    if not container:
+        return False
+    return container.get("id") == known if known else container["healthy"]
+
+
 def _port_holder(item, found, leaving):
     """Who else has the port that an item wants, in words; None when it is free or will be."""
     holder = found["listening"].get(str(item["port"]))
     if not holder:
         return None
     container = holder["container"] or _served_at(item["port"], found)
-    if container in leaving or container in (item["name"], item["name"] + PREVIOUS):
+    if container in leaving or container in (item["name"], *(item["name"] + suffix for suffix in SUFFIXES)):
         return None
     if container:
         return f"the container {container}"
@@ -254,21 +279,47 @@ def _candidate(item, found, plan, host, paths, settings, api_key):
     return dict(candidate, previous=False, recover=False, now=None)
 
 
-def surplus(found, items, services):
-    """Which containers of these services are to be stopped and which removed: {stop: [names], remove: [names]}.
+def surplus(found, items, services, plan):
+    """What of these services is not wanted here: {stop: [names], remove: [names], retire: [{name, service, hosts}]}.
 
-    A replica that the plan no longer has on this host goes; a service that nobody declares is left alone.
+    stop: at once. remove: at once, since nobody wants it back. retire: replicas that the plan has under another name or
+    on other hosts, which go when those answer. A service that nobody declares, or that the plan says nothing of, is left
+    alone.
     """
     states = {service["name"]: service["state"] for service in services}
+    hosts = {
+        entry["name"]: sorted(
+            {node["host"] for placement in entry.get("placements") or [] for node in placement["nodes"]}
+        )
+        for entry in plan.get("services") or []
+    }
     kept = {item["name"] + suffix for item in items for suffix in ("", PREVIOUS, FAILED)}
-    stop, remove = [], []
+    stop, remove, retire = [], [], []
     for name, container in sorted(found["containers"].items()):
-        state = states.get(container["labels"].get("service")) if container["ours"] else None
-        if state == "absent" or (state == "started" and name not in kept):
+        service = container["labels"].get("service") if container["ours"] else None
+        state = states.get(service)
+        if state == "absent" or (state == "started" and name.endswith(CANDIDATE) and hosts.get(service)):
             remove.append(name)
         elif state == "stopped" and container["running"]:
             stop.append(name)
-    return {"stop": stop, "remove": remove}
+        elif state == "started" and name not in kept and hosts.get(service):
+            retire.append({"name": name, "service": service, "hosts": hosts[service]})
+            if container["running"] and any(_meet(container, item) for item in items):
+                stop.append(name)
+    return {"stop": stop, "remove": remove, "retire": retire}
+
+
+def _meet(container, item):
+    """Whether a container has the port or a GPU that an item needs."""
+    mine = set(filter(None, (container["labels"].get("gpus") or "").split(",")))
+    needed = set(filter(None, item["arguments"]["labels"][_container_state.LABEL + "gpus"].split(",")))
+    return bool(mine & needed) or container["labels"].get("url", "").endswith(f":{item['port']}")
+
+
+def unplanned(services, plan):
+    """The services that are to run and that the plan says nothing of."""
+    known = {entry["name"] for entry in plan.get("services") or []}
+    return [service["name"] for service in services if service["state"] == "started" and service["name"] not in known]
 
 
 def options_of(text):

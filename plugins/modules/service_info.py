@@ -32,6 +32,11 @@ options:
     type: list
     elements: path
     default: []
+  directories:
+    description: Where the options of services lie, with the records of which containers have answered.
+    type: list
+    elements: path
+    default: []
   metrics:
     description: Whether to read the figures that each running service publishes.
     type: bool
@@ -74,6 +79,10 @@ files:
   description: Which of O(files) are there.
   returned: always
   type: dict
+proven:
+  description: The ids of the containers that were the last to answer, by name, as O(directories) know them.
+  returned: always
+  type: dict
 listening:
   description:
     - The TCP ports that something listens on, as strings, each with C(process), C(pid) and C(container) where they can
@@ -88,6 +97,7 @@ import os
 from urllib.parse import quote
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _container_state, _metrics
+from ansible_collections.inferops.gpu_host.plugins.module_utils._container_swap import proven_in
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
 from ansible_collections.inferops.gpu_host.plugins.module_utils._inference_check import ALIVE, Endpoint
 from ansible_collections.inferops.gpu_host.plugins.module_utils._listening import listeners
@@ -95,14 +105,16 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_modul
 
 
 def look_at(docker, name, params):
-    inspection = docker.get("/containers/%s/json" % name)
-    if not inspection:
+    """What a container is; None where there is none. What the engine does not say is not taken for absence."""
+    status, answer = docker.call("GET", "/containers/%s/json" % quote(name))
+    if status == 404:
         return None
-    container = _container_state.described(inspection)
-    labels = container["labels"]
-    container.update(ours=bool(labels.get("service")), healthy=False)
-    if container["running"] and "url" in labels:
-        endpoint = Endpoint(labels["url"], timeout=params["timeout"], validate_certs=False)
+    if status != 200:
+        docker.module.fail_json(msg="The engine does not say what container %s is (HTTP %d)." % (name, status))
+    container = _container_state.described(json.loads(answer))
+    container["healthy"] = False
+    if container["running"] and "url" in container["labels"]:
+        endpoint = Endpoint(container["labels"]["url"], timeout=params["timeout"], validate_certs=False)
         container["healthy"] = endpoint.get("/health").status in ALIVE
         if params["metrics"]:
             container["metrics"] = _metrics.figures(endpoint.get("/metrics").text)
@@ -126,6 +138,7 @@ def main():
             "containers": {"type": "list", "elements": "str", "default": []},
             "images": {"type": "list", "elements": "str", "default": []},
             "files": {"type": "list", "elements": "path", "default": []},
+            "directories": {"type": "list", "elements": "path", "default": []},
             "metrics": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 5},
         },
@@ -134,12 +147,16 @@ def main():
     params = module.params
     docker = DockerHost(module)
     ours = quote(json.dumps({"label": [_container_state.LABEL + "service"]}))
-    listed = docker.get("/containers/json?all=1&filters=" + ours) or []
-    ids = dict.fromkeys([item["Id"] for item in listed] + params["containers"])
-    found = [look_at(docker, name, params) for name in ids]
+    engine = (docker.get("/version") or {}).get("Version")
+    listed = docker.get("/containers/json?all=1&filters=" + ours)
+    if engine and listed is None:
+        module.fail_json(msg="The engine answers, but does not list its containers; see its log.")
+    ids = dict.fromkeys([item["Id"] for item in listed or []] + params["containers"])
+    found = [look_at(docker, name, params) for name in ids] if engine else []
     module.exit_json(
         changed=False,
-        engine=(docker.get("/version") or {}).get("Version"),
+        engine=engine,
+        proven={name: id for path in params["directories"] for name, id in proven_in(path).items()},
         containers={container["name"]: container for container in found if container},
         images={name: (docker.get("/images/%s/json" % name) or {}).get("Id") for name in params["images"]},
         files={path: os.path.exists(path) for path in params["files"]},

@@ -80,8 +80,50 @@ note:
   type: str
 """
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _vllm_config_check
+import json
+from urllib.parse import quote
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _container_state, _vllm_config_check
+from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
+
+
+# What it is known by that a play which was killed left behind.
+LABEL = _container_state.LABEL + "check"
+
+
+def run(docker, params):
+    """(exit code, output) of the script inside the image, as `docker run --rm --pull never` would tell it."""
+    binds = ["%s:%s:ro" % tuple(volume.split(":")[:2]) for volume in params["volumes"]]
+    body = {
+        "Image": params["image"],
+        "Entrypoint": ["python3"],
+        "Cmd": ["-c", _vllm_config_check.SCRIPT, str(params["timeout"]), "serve", *params["command"]],
+        "Env": ["%s=%s" % pair for pair in params["env"].items()],
+        "Labels": {LABEL: "true"},
+        "HostConfig": {"Binds": binds, "NetworkMode": "none", "LogConfig": {"Type": "json-file"}},
+    }
+    status, answer = docker.call("POST", "/containers/create", body, timeout=60)
+    if status != 201:
+        return 125, answer.decode("utf-8", "replace")
+    container = "/containers/%s" % json.loads(answer)["Id"]
+    try:
+        status, answer = docker.call("POST", container + "/start", timeout=60)
+        if status != 204:
+            return 125, answer.decode("utf-8", "replace")
+        status, answer = docker.call("POST", container + "/wait", timeout=params["timeout"] + 60)
+        rc = json.loads(answer)["StatusCode"] if status == 200 else 125
+        log = docker.get_bytes(container + "/logs?stdout=1&stderr=1", timeout=60) or b""
+        return rc, _container_state.demultiplexed(log)
+    finally:
+        docker.call("DELETE", container + "?force=1&v=1", timeout=60)
+
+
+def clear(docker):
+    """Removes what plays that were killed left behind."""
+    wanted = quote(json.dumps({"label": [LABEL], "status": ["exited", "created"]}))
+    for container in docker.get("/containers/json?all=1&filters=" + wanted) or []:
+        docker.call("DELETE", "/containers/%s?v=1" % container["Id"], timeout=60)
 
 
 def main():
@@ -96,17 +138,10 @@ def main():
         supports_check_mode=True,
     )
     params = module.params
-    argv = ["docker", "run", "--rm", "--pull", "never", "--network", "none", "--entrypoint", "python3"]
-    for volume in params["volumes"]:
-        source, target = volume.split(":")[:2]
-        argv += ["--volume", "%s:%s:ro" % (source, target)]
-    # Values come from this process's environment, so that no command line shows them.
-    env = {str(name): str(value) for name, value in params["env"].items()}
-    for name in env:
-        argv += ["--env", name]
-    argv += [params["image"], "-c", _vllm_config_check.SCRIPT, str(params["timeout"]), "serve", *params["command"]]
-    rc, out, err = module.run_command(argv, environ_update=env)
-    module.exit_json(changed=False, **_vllm_config_check.judged(rc, out + "\n" + err))
+    docker = DockerHost(module)
+    clear(docker)
+    rc, output = run(docker, params)
+    module.exit_json(changed=False, **_vllm_config_check.judged(rc, output))
 
 
 if __name__ == "__main__":

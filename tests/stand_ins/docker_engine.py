@@ -251,7 +251,7 @@ class Container:
             keys[0] if isinstance(keys, list) else keys,
             [wish] if wish else [],
         )
-        return self.server.__enter__()
+        return threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -276,7 +276,7 @@ class DockerEngine:
     def __enter__(self):
         self.server = _Server(self.path, _Handler)
         self.server.engine = self
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
         return self
 
     def __exit__(self, *_exc):
@@ -522,6 +522,8 @@ class _Handler(BaseHTTPRequestHandler):
         for wanted in filters.get("label") or []:
             key, equals, value = wanted.partition("=")
             found = [c for c in found if key in c.config["Labels"] and (not equals or c.config["Labels"][key] == value)]
+        if filters.get("status"):
+            found = [c for c in found if c.state["Status"] in filters["status"]]
         for wanted in filters.get("name") or []:
             found = [c for c in found if re.search(wanted, "/" + c.name)]
         return 200, [container.listed() for container in found]

@@ -28,6 +28,9 @@ import docker_engine
 import module_server
 from openai_server import free_port
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _container_swap, _service_work
+from ansible_collections.inferops.gpu_host.plugins.module_utils._service import normalize_services
+
 IMAGE = "vllm/vllm-openai:v0.33.0"
 CPU_IMAGE = "inferops/vllm-cpu:0.32.0"
 
@@ -79,8 +82,47 @@ class Host:
             (directory / file).write_text(content)
         return directory
 
-    def file(self, path):
-        return self.directory / path
+    def serves(self, service, plan, name=None, running=True, proven=True, **more):
+        """A container of a declared service is here, exactly as the role would have made it; its inspection."""
+        paths = _service_work.Paths(
+            f"{self.directory}/data/models", self.variables["vllm_config_dir"], self.variables["vllm_cache_dir"]
+        )
+        settings = {"docker_version": self.engine.version, **more.pop("settings", {})}
+        options = {"cpu": {"enforce-eager": True}}
+        wanted = _service_work.wanted(
+            plan, normalize_services([service]), self.name, paths, options=options, settings=settings, **more
+        )
+        arguments = wanted[0]["arguments"]
+        self.model(service["model"])
+        config = Path(wanted[0]["config_path"])
+        config.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        config.write_text(wanted[0]["config"])
+        config.chmod(0o600)
+        ports = [published.split(":")[-2:] for published in arguments["published_ports"]]
+        container = self.engine.add_container(
+            name or arguments["name"],
+            arguments["image"],
+            arguments["labels"],
+            running,
+            Env=[f"{key}={value}" for key, value in arguments["env"].items()],
+            Cmd=arguments["command"],
+            Entrypoint=arguments["entrypoint"],
+            StopTimeout=arguments["stop_timeout"],
+            HostConfig={
+                "Binds": arguments["volumes"],
+                "RestartPolicy": {"Name": arguments["restart_policy"]},
+                "PortBindings": {f"{inside}/tcp": [{"HostPort": outside}] for outside, inside in ports},
+            },
+        )
+        if proven:
+            marker = config.parent / (arguments["name"] + _container_swap.PROVEN)
+            marker.write_text(json.dumps({"id": container.id}))
+        return container
+
+    def files(self, below=""):
+        """All that lies in the host's directories, as relative paths."""
+        top = self.directory / below
+        return sorted(str(path.relative_to(top)) for path in top.rglob("*") if not path.is_dir() and not path.is_socket())
 
 
 class Played:
@@ -148,8 +190,13 @@ class Stage:
         inventory.write_text(json.dumps({"all": {"hosts": hosts, "children": groups}}))
         extra = self.directory / "extra.json"
         extra.write_text(json.dumps(variables))
+        config = self.directory / "ansible.cfg"
+        # Ansible looks for results a thousand times a second otherwise, which is most of what a play costs here.
+        text = (ROOT / "ansible.cfg").read_text().replace("[defaults]", "[defaults]\ninternal_poll_interval = 0.02")
+        config.write_text(text.replace("collections_path = collections", f"collections_path = {ROOT}/collections"))
         environment = {
             **os.environ,
+            "ANSIBLE_CONFIG": str(config),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_FORCE_COLOR": "0",
             "ANSIBLE_PYTHON_INTERPRETER": localhost,

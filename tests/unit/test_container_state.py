@@ -53,6 +53,7 @@ def test_a_container_described():
     seen = state.described(inspection, now=1795248967)
     assert seen == {
         "name": "chat",
+        "ours": False,  # nothing says under which name it was made
         "id": "abc",
         "image": "vllm:1",
         "image_id": "sha256:1",
@@ -66,3 +67,24 @@ def test_a_container_described():
     }
     inspection["State"].update(Running=False, ExitCode=137)
     assert (state.described(inspection)["seconds"], state.described(inspection)["exit_code"]) == (0, 137)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "ours"),
+    [
+        ("chat", {"service": "chat", "container": "chat"}, True),
+        ("chat.previous", {"service": "chat", "container": "chat"}, True),
+        ("chat.candidate", {"service": "chat", "container": "chat"}, True),
+        ("chat.failed", {"service": "chat", "container": "chat"}, True),
+        ("chat-1", {"service": "chat", "container": "chat-1"}, True),
+        # what was made of an image that was committed from ours carries the same labels
+        ("experiment", {"service": "chat", "container": "chat"}, False),
+        ("chat-1", {"service": "chat", "container": "chat"}, False),
+        ("chat.previous.1", {"service": "chat", "container": "chat"}, False),
+        ("chat", {"service": "chat"}, False),
+        ("chat", {"service": "", "container": ""}, False),  # docker commit as container_commit does it
+        ("", {}, False),
+    ],
+)
+def test_ours_is_what_has_the_name_that_it_was_made_with(name, labels, ours):
+    assert state.is_ours(name, labels) is ours

@@ -53,6 +53,7 @@ class Host:
         labels = {key[len(prefix) :]: value for key, value in item["arguments"]["labels"].items()}
         container = {
             "name": name or item["name"],
+            "id": "id of " + (name or item["name"]),
             "image": item["image"],
             "image_id": "sha256:1",
             "labels": labels,
@@ -123,9 +124,12 @@ def test_a_tag_that_moved_is_another_image(serving):
     assert (item["action"], item["why"]) == ("replace", "vllm/vllm-openai:v0.33.0 is another image now")
 
 
-def test_what_does_not_run_has_nothing_to_lose(serving):
-    serving.found["containers"]["chat"].update(running=False)
-    assert serving.decide(dict(SERVICE, max_model_len=2048))["action"] == "recreate"
+def test_what_does_not_run_is_kept_too_until_its_successor_has_answered(serving):
+    serving.found["containers"]["chat"].update(running=False, healthy=False)
+    item = serving.decide(dict(SERVICE, max_model_len=2048))
+    assert (item["action"], item["predecessor"]["name"], item["proven"]) == ("replace", "chat", False)
+    serving.found["proven"] = {"chat": "id of chat"}
+    assert serving.decide(dict(SERVICE, max_model_len=2048))["proven"]
 
 
 def test_what_failed_in_this_form_is_not_tried_again_unless_wanted(serving):
@@ -136,23 +140,67 @@ def test_what_failed_in_this_form_is_not_tried_again_unless_wanted(serving):
     assert serving.decide(dict(SERVICE, max_model_len=1024))["action"] == "replace"
 
 
-# A play that ended in the middle of a replacement: chat.previous is what was proven last.
+def test_what_failed_is_tried_again_where_nothing_serves(serving):
+    changed = dict(SERVICE, max_model_len=2048)
+    serving.has(serving.wanted(changed)[0], "chat.failed", running=False)
+    serving.found["containers"]["chat"].update(running=False, healthy=False)
+    assert serving.decide(changed)["action"] == "replace"
+    serving.found["proven"] = {"chat": "id of chat"}  # a play was killed while it brought this one back
+    assert serving.decide(changed)["action"] == "refused"
 
 
-def test_interrupted_before_the_successor_was_there(serving):
-    serving.found["containers"]["chat.previous"] = dict(serving.found["containers"].pop("chat"), running=False)
+@pytest.mark.parametrize("name", ["chat", "chat.previous", "chat.candidate", "chat.failed"])
+@pytest.mark.parametrize("other", [{"ours": False}, {"ours": True, "labels": {"service": "chat-0"}}])
+def test_a_name_that_we_need_is_never_taken_from_others(serving, name, other):
+    serving.has(serving.wanted()[0], name, **other)
     item = serving.decide(dict(SERVICE, max_model_len=2048))
-    assert (item["action"], item["recover"], item["discard"]) == ("replace", True, False)
+    assert (item["action"], item["foreign"]) == ("foreign", name)
+
+
+# A play that ended in the middle of a replacement: the host knows which one was proven last.
+
+
+def interrupted(serving, proven="id of chat.previous", **successor):
+    """chat.previous, and its successor if any."""
+    serving.found["containers"]["chat.previous"] = dict(
+        serving.found["containers"].pop("chat"), name="chat.previous", id="id of chat.previous", running=False, healthy=False
+    )
+    serving.found["proven"] = {"chat": proven} if proven else {}
+    if successor:
+        serving.has(serving.wanted(CHANGED)[0], **successor)
+    return serving
+
+
+CHANGED = dict(SERVICE, max_model_len=2048)
+
+
+@pytest.mark.parametrize("proven", ["id of chat.previous", None])
+def test_interrupted_before_the_successor_was_there(serving, proven):
+    item = interrupted(serving, proven).decide(CHANGED)
+    assert (item["action"], item["recover"], item["predecessor"]["name"]) == ("replace", True, "chat.previous")
     assert serving.decide()["recover"]
 
 
-def test_interrupted_before_the_successor_had_answered(serving):
-    changed = dict(SERVICE, max_model_len=2048)
-    serving.found["containers"]["chat.previous"] = dict(serving.found["containers"].pop("chat"), running=False)
-    serving.has(serving.wanted(changed)[0])
-    assert serving.decide(changed)["action"] == "prove"
+@pytest.mark.parametrize("proven", ["id of chat.previous", None])
+def test_interrupted_before_the_successor_had_answered(serving, proven):
+    interrupted(serving, proven, healthy=False)
+    item = serving.decide(CHANGED)
+    assert (item["action"], item["predecessor"]["name"], item["proven"]) == ("prove", "chat.previous", True)
     back = serving.decide()  # the change was taken back
-    assert (back["action"], back["recover"], back["discard"]) == ("start", True, True)
+    assert (back["action"], back["recover"]) == ("start", True)
+
+
+def test_interrupted_after_the_successor_had_answered(serving):
+    interrupted(serving, "id of chat", running=False, healthy=False)  # and then stopped
+    item = serving.decide(dict(SERVICE, max_model_len=1024))
+    assert (item["action"], item["recover"], item["predecessor"]["name"]) == ("replace", False, "chat")
+    assert serving.decide(CHANGED)["action"] == "prove"
+
+
+def test_what_is_proven_and_gone_proves_nothing(serving):
+    serving.found["proven"] = {"chat": "id of another"}
+    serving.found["containers"]["chat"].update(healthy=False)
+    assert not serving.decide(CHANGED)["proven"]
 
 
 def listener(process=None, pid=None, container=None):
@@ -210,26 +258,48 @@ def test_no_room_for_a_candidate(serving):
 # What is too much
 
 
-def test_replicas_that_the_plan_no_longer_has_go(serving):
-    serving.has(serving.wanted()[0], "chat-1").has(serving.wanted()[0], "chat.previous")
-    found = surplus(serving.found, serving.wanted(), normalize_services([SERVICE]))
-    assert found == {"stop": [], "remove": ["chat-1"]}
+def test_replicas_that_the_plan_no_longer_has_go_when_the_others_answer(serving):
+    other = dict(serving.wanted(plan=plan_of(SERVICE, gpus=(3,)))[0]["arguments"]["labels"])
+    labels = {key.rpartition(".")[2]: value for key, value in other.items()} | {"url": "http://127.0.0.1:8001"}
+    serving.has(serving.wanted()[0], "chat-1", labels=labels).has(serving.wanted()[0], "chat.previous")
+    found = surplus(serving.found, serving.wanted(), normalize_services([SERVICE]), plan_of(SERVICE))
+    assert found == {"stop": [], "remove": [], "retire": [{"name": "chat-1", "service": "chat", "hosts": ["gpu1"]}]}
+
+
+def test_replicas_in_the_way_of_others_are_stopped_and_stay(serving):
+    serving.has(serving.wanted()[0], "chat-1")  # on the same GPU
+    found = surplus(serving.found, serving.wanted(), normalize_services([SERVICE]), plan_of(SERVICE))
+    assert (found["stop"], found["remove"], [entry["name"] for entry in found["retire"]]) == (["chat-1"], [], ["chat-1"])
+
+
+NOTHING = {"stop": [], "remove": [], "retire": []}
+
+
+@pytest.mark.parametrize("plan", [{}, {"services": []}, {"services": [{"name": "chat", "placements": []}]}])
+def test_a_service_without_a_place_in_the_plan_is_left_alone(serving, plan):
+    services = normalize_services([SERVICE])
+    assert surplus(serving.found, [], services, plan) == NOTHING
+    assert _service_work.unplanned(services, plan) == ([] if plan.get("services") else ["chat"])
 
 
 @pytest.mark.parametrize(
     ("state", "expected"),
     [
-        ("stopped", {"stop": ["chat"], "remove": []}),
-        ("absent", {"stop": [], "remove": ["chat"]}),
+        ("stopped", dict(NOTHING, stop=["chat"])),
+        ("absent", dict(NOTHING, remove=["chat"])),
     ],
 )
 def test_states(serving, state, expected):
-    assert surplus(serving.found, [], normalize_services([dict(SERVICE, state=state)])) == expected
+    assert surplus(serving.found, [], normalize_services([dict(SERVICE, state=state)]), {}) == expected
 
 
 def test_containers_of_others_are_left_alone(serving):
     others = normalize_services([dict(SERVICE, name="other")])
-    assert surplus(serving.found, [], others) == {"stop": [], "remove": []}
+    assert surplus(serving.found, [], others, {}) == NOTHING
+    serving.found["containers"]["chat"]["ours"] = False
+    for state in ("absent", "stopped", "started"):
+        services = normalize_services([dict(SERVICE, state=state)])
+        assert surplus(serving.found, [], services, plan_of(SERVICE, gpus=(1,))) == NOTHING
 
 
 def test_another_engine_takes_over_what_runs(serving):
