@@ -9,7 +9,7 @@
     its successor does not            → recovered: that is called NAME.failed, and NAME.previous has its name back
 
 Nothing here removes a container before the one that comes after it is proven, and the order of the calls is such that
-whatever is found after a call, or in the middle of one, is told apart: see _service_work.py, which decides what comes next.
+whatever is found after a call, or in the middle of one, is told apart: _service_work.py decides what is next.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ from urllib.parse import quote
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _container_state
 from ansible_collections.inferops.gpu_host.plugins.module_utils._container_state import FAILED, PREVIOUS
-from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import UntrustedError, read_json
+from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import LONGEST_ANSWER
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import (
+    UntrustedError,
+    bounded_json,
+    read_json,
+)
 
 PROVEN = ".proven"
 OPTIONS_FILE = r"(?:\.candidate)?(?:\.[0-9a-f]{8,64}){1,2}\.(?:yaml|sh|env)"
@@ -105,7 +110,7 @@ class Swap:
             return None
         if status != 200:
             raise SwapError(f"the engine does not say what {name} is: {_told(status, answer)}")
-        container = json.loads(answer)
+        container = bounded_json(answer, "the engine's answer", SwapError, LONGEST_ANSWER)
         if not _container_state.described(container)["ours"]:
             raise SwapError(
                 f"the container {name} was not made by this collection under that name, so it is not touched; "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import http.client
+import json
 import os
 import pwd
 import shutil

@@ -351,7 +351,7 @@ def as_planned(service, entry):
 
 
 def _clashes(services):
-    names, ports = {}, {}
+    names, ports, numbered = {}, {}, []
     for service in services:
         name = service["name"]
         if name is None:
@@ -359,9 +359,20 @@ def _clashes(services):
         if name in names:
             yield f"two services have the name {name!r}: names are unique"
         names[name] = service
+        of, _dash, replica = name.rpartition("-")
+        if of and re.fullmatch("0|[1-9][0-9]*", replica) and service["state"] != "absent":
+            numbered.append((name, of, int(replica)))
         # With several possible hosts the planner can still keep the two apart.
         if service["port"] and len(service["hosts"]) == 1 and service["state"] != "absent":
             place = service["hosts"][0], service["port"]
             other = ports.setdefault(place, name)
             if other != name:
                 yield f"services {other!r} and {name!r} both want port {place[1]} on host {place[0]}"
+    for name, of, replica in numbered:
+        other = names.get(of)
+        # A service with one replica is called by its name alone; how many there are is the plan's where it is not said.
+        if other and other["state"] != "absent" and (other["replicas"] is None or other["replicas"] > max(replica, 1)):
+            yield (
+                f"service {name!r} is called as replica {replica} of service {of!r} is or may be: rename it"
+                + ("" if other["replicas"] else f", or set replicas of {of!r}")
+            )

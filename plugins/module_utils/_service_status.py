@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.report import table
 from ansible_collections.inferops.gpu_host.plugins.module_utils._container_state import CANDIDATE, FAILED, PREVIOUS
+from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.report import table
 from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import whole_number
 
 _BESIDE = {PREVIOUS: "kept until its successor answers", CANDIDATE: "candidate", FAILED: "failed, kept for its log"}

@@ -13,6 +13,8 @@ import ipaddress
 import posixpath
 import re
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils._container_state import SUFFIXES
+
 LONGEST_PATH = 4096
 SHORTEST_GOOD_KEY = 32
 # `api_key: none` is wanted open; nobody has to write it as a boolean or leave it out for that.
@@ -70,6 +72,8 @@ def container_name(value):
         raise Bad(wanted)
     if len(value) > 100:
         raise Bad(f"{wanted}, at most 100 of them")
+    if value.endswith(SUFFIXES):
+        raise Bad(f"a name that does not end in {', '.join(SUFFIXES)}: containers beside a service are called so")
     return value
 
 

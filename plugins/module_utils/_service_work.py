@@ -10,8 +10,8 @@ Several containers can belong to one replica for a while:
     NAME.candidate  a successor that proves itself beside NAME, on another port and other GPUs
     NAME.failed     a successor that did not answer, kept for a look at its log
 
-Which of them was the last to answer is kept on the host (see _container_swap.py). What has answered is never given up for
-what has not: wherever a play ends, the next one finds it.
+Which of them was the last to answer is kept on the host (see _container_swap.py). What has answered is never given up
+for what has not: wherever a play ends, the next one finds it.
 """
 
 from __future__ import annotations
@@ -282,9 +282,9 @@ def _candidate(item, found, plan, host, paths, settings, api_key):
 def surplus(found, items, services, plan):
     """What of these services is not wanted here: {stop: [names], remove: [names], retire: [{name, service, hosts}]}.
 
-    stop: at once. remove: at once, since nobody wants it back. retire: replicas that the plan has under another name or
-    on other hosts, which go when those answer. A service that nobody declares, or that the plan says nothing of, is left
-    alone.
+    stop: at once. remove: at once, since nobody wants it back. retire: replicas that the plan has under another name
+    or on other hosts, which go when those answer. A service that nobody declares, or that the plan says nothing of, is
+    left alone.
     """
     states = {service["name"]: service["state"] for service in services}
     hosts = {

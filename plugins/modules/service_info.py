@@ -98,10 +98,11 @@ from urllib.parse import quote
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _container_state, _metrics
 from ansible_collections.inferops.gpu_host.plugins.module_utils._container_swap import proven_in
-from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
+from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import LONGEST_ANSWER, DockerHost
 from ansible_collections.inferops.gpu_host.plugins.module_utils._inference_check import ALIVE, Endpoint
 from ansible_collections.inferops.gpu_host.plugins.module_utils._listening import listeners
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import bounded_json
 
 
 def look_at(docker, name, params):
@@ -111,7 +112,8 @@ def look_at(docker, name, params):
         return None
     if status != 200:
         docker.module.fail_json(msg="The engine does not say what container %s is (HTTP %d)." % (name, status))
-    container = _container_state.described(json.loads(answer))
+    inspection = bounded_json(answer, "what the engine says of container %s" % name, limit=LONGEST_ANSWER)
+    container = _container_state.described(inspection)
     container["healthy"] = False
     if container["running"] and "url" in container["labels"]:
         endpoint = Endpoint(container["labels"]["url"], timeout=params["timeout"], validate_certs=False)

@@ -87,7 +87,6 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils import _containe
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
-
 # What it is known by that a play which was killed left behind.
 LABEL = _container_state.LABEL + "check"
 

@@ -122,7 +122,9 @@ class Host:
     def files(self, below=""):
         """All that lies in the host's directories, as relative paths."""
         top = self.directory / below
-        return sorted(str(path.relative_to(top)) for path in top.rglob("*") if not path.is_dir() and not path.is_socket())
+        return sorted(
+            str(path.relative_to(top)) for path in top.rglob("*") if not path.is_dir() and not path.is_socket()
+        )
 
 
 class Played:

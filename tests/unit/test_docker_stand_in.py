@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from role_plays import plan, service
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_service_is_started_and_the_next_run_changes_nothing(stage):

@@ -136,3 +136,34 @@ def test_the_page_names_every_key():
     page = (Path(__file__).resolve().parents[2] / "docs/services.md").read_text(encoding="utf-8")
     for key in _service.SCHEMA:
         assert f"| `{key}` |" in page
+
+
+@pytest.mark.parametrize("suffix", [".previous", ".candidate", ".failed"])
+def test_the_names_of_containers_beside_a_service_are_reserved(suffix):
+    with pytest.raises(ServiceError, match=f"name is 'qwen{suffix}'"):
+        one(name="qwen" + suffix)
+    assert one(name="qwen" + suffix + "-2")["name"]
+
+
+@pytest.mark.parametrize(
+    ("replicas", "other", "fits"),
+    [
+        (None, "qwen-1", False),  # the plan may make several
+        (2, "qwen-1", False),
+        (2, "qwen-0", False),
+        (2, "qwen-2", True),
+        (1, "qwen-0", True),
+        (1, "qwen-1", True),
+        (2, "qwen-01", True),
+        (None, "qwen-7b", True),
+        (None, "qwen2-1", True),
+    ],
+)
+def test_no_service_is_called_as_a_replica_of_another(replicas, other, fits):
+    services = [dict(QWEN, replicas=replicas), dict(QWEN, name=other)]
+    if fits:
+        assert len(normalize_services(services)) == 2
+        return
+    with pytest.raises(ServiceError, match=f"service '{other}' is called as replica . of service 'qwen'"):
+        normalize_services(services)
+    assert normalize_services([services[0], dict(services[1], state="absent")])

@@ -163,7 +163,11 @@ def test_a_name_that_we_need_is_never_taken_from_others(serving, name, other):
 def interrupted(serving, proven="id of chat.previous", **successor):
     """chat.previous, and its successor if any."""
     serving.found["containers"]["chat.previous"] = dict(
-        serving.found["containers"].pop("chat"), name="chat.previous", id="id of chat.previous", running=False, healthy=False
+        serving.found["containers"].pop("chat"),
+        name="chat.previous",
+        id="id of chat.previous",
+        running=False,
+        healthy=False,
     )
     serving.found["proven"] = {"chat": proven} if proven else {}
     if successor:
@@ -269,7 +273,11 @@ def test_replicas_that_the_plan_no_longer_has_go_when_the_others_answer(serving)
 def test_replicas_in_the_way_of_others_are_stopped_and_stay(serving):
     serving.has(serving.wanted()[0], "chat-1")  # on the same GPU
     found = surplus(serving.found, serving.wanted(), normalize_services([SERVICE]), plan_of(SERVICE))
-    assert (found["stop"], found["remove"], [entry["name"] for entry in found["retire"]]) == (["chat-1"], [], ["chat-1"])
+    assert (found["stop"], found["remove"], [entry["name"] for entry in found["retire"]]) == (
+        ["chat-1"],
+        [],
+        ["chat-1"],
+    )
 
 
 NOTHING = {"stop": [], "remove": [], "retire": []}
