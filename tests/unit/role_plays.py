@@ -28,7 +28,7 @@ import docker_engine
 import module_server
 from openai_server import free_port
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _container_swap, _service_work
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _container_swap, _private_files, _service_work
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import normalize_services
 
 IMAGE = "vllm/vllm-openai:v0.33.0"
@@ -87,7 +87,8 @@ class Host:
         paths = _service_work.Paths(
             f"{self.directory}/data/models", self.variables["vllm_config_dir"], self.variables["vllm_cache_dir"]
         )
-        settings = {"docker_version": self.engine.version, **more.pop("settings", {})}
+        seal = _private_files.secret(f"{paths.config}/.seal")[0]
+        settings = {"docker_version": self.engine.version, "seals": {self.name: seal}, **more.pop("settings", {})}
         options = {"cpu": {"enforce-eager": True}}
         wanted = _service_work.wanted(
             plan, normalize_services([service]), self.name, paths, options=options, settings=settings, **more

@@ -68,15 +68,15 @@ def test_a_whole_replacement(engine, tmp_path):
     assert change.aside() and engine.containers["demo.previous"]["Id"] == old
     new = add(engine)
     with pytest.raises(SwapError, match="demo has not answered yet"):
-        change.settled(files[1])
+        change.settled([files[1]])
     assert change.proven() and proven_in(str(tmp_path)) == {"demo": new}
-    assert change.settled(files[1])
+    assert change.settled([files[1]])
     assert {name: entry["Id"] for name, entry in engine.containers.items()} == {"demo": new}
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix in (".yaml", ".key")) == [
         f"demo.{'b' * 16}.yaml",
         "demo.key",
     ]
-    assert not change.settled(files[1])
+    assert not change.settled([files[1]])
 
 
 def test_what_has_answered_is_proven_before_it_is_stopped(engine, tmp_path):
@@ -113,11 +113,11 @@ def test_the_new_one_outlives_every_call_of_settling(engine, tmp_path, lives):
     keep = options(tmp_path, "b")
     options(tmp_path, "a")
     try:
-        swap(tmp_path, lives).settled(keep)
+        swap(tmp_path, lives).settled([keep])
     except Killed:
         # Until the last call something tells the next play that this is not finished.
         assert "demo.previous" in engine.containers or lives == 3
-    swap(tmp_path).settled(keep)
+    swap(tmp_path).settled([keep])
     assert {name: entry["Id"] for name, entry in engine.containers.items()} == {"demo": new}
     assert [path.name for path in tmp_path.glob("*.yaml")] == [f"demo.{'b' * 16}.yaml"]
 
@@ -142,7 +142,7 @@ def test_containers_of_others_are_never_touched(engine, tmp_path, name, labels):
     (tmp_path / "demo.proven").write_text(json.dumps({"id": engine.containers["demo"]["Id"]}))
     for step in ("aside", "recovered", "settled"):
         try:
-            getattr(swap(tmp_path), step)(*([None] if step == "settled" else []))
+            getattr(swap(tmp_path), step)(*([[]] if step == "settled" else []))
         except SwapError as error:
             assert "was not made by this collection" in str(error)
     assert engine.by_id[foreign].name == name and engine.by_id[foreign].state["Running"]
@@ -170,7 +170,9 @@ def test_a_marker_that_says_nothing_proves_nothing(tmp_path, content):
 
 def test_leftovers_are_options_of_this_container_alone(tmp_path):
     mine = options(tmp_path, "a", "demo")
+    secrets = tmp_path / f"demo.candidate.{'a' * 16}.{'b' * 16}.env"
+    secrets.write_text("A=b")
     for name in ("demo-1", "demo.x", "odemo"):
         options(tmp_path, "a", name)
     (tmp_path / "demo.notes.yaml").write_text("the operator's")
-    assert _container_swap.leftovers(str(tmp_path), "demo", None) == [mine]
+    assert _container_swap.leftovers(str(tmp_path), "demo", []) == [mine, str(secrets)]
