@@ -6,12 +6,20 @@
 from __future__ import annotations
 
 import re
-from xml.etree import ElementTree
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _nvidia_smi
+from ansible_collections.inferops.gpu_host.plugins.module_utils._gpu_health import (
+    ERROR,
+    HINT,
+    WARNING,
+    finding,
+    health,
+    judge,
+    judge_fabric,
+)
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import printable
 from ansible_collections.inferops.gpu_host.plugins.module_utils._versions import engine_version_of, version_tuple
 
-ERROR, WARNING, HINT = "error", "warning", "hint"
 _RANK = {ERROR: 0, WARNING: 1, HINT: 2}
 
 # The CUDA in vllm/vllm-openai images, from the first version that has it (the images' own labels).
@@ -83,66 +91,14 @@ def acs_bridges(lspci):
     return bridges
 
 
-def _text(node, path):
-    value = (node.findtext(path) or "").strip()
-    return "" if value in ("N/A", "[N/A]", "None", "Requested functionality has been deprecated") else value
-
-
-def _count(node, path):
-    value = _text(node, path)
-    return int(value) if value.isdigit() else 0
-
-
-def health(query):
-    """The state of each GPU in the output of `nvidia-smi -q -x`, as far as it can hurt."""
-    states = []
-    for node in ElementTree.fromstring(query.strip()).findall("gpu"):
-        states.append(
-            {
-                "uuid": _text(node, "uuid"),
-                "name": _text(node, "product_name"),
-                "persistence": _text(node, "persistence_mode") != "Disabled",
-                "mig": _text(node, "mig_mode/current_mig"),
-                "mig_pending": _text(node, "mig_mode/pending_mig"),
-                "ecc": _text(node, "ecc_mode/current_ecc"),
-                "ecc_pending": _text(node, "ecc_mode/pending_ecc"),
-                "uncorrectable": sum(
-                    _count(node, "ecc_errors/volatile/" + name)
-                    for name in (
-                        "dram_uncorrectable",
-                        "sram_uncorrectable",
-                        "sram_uncorrectable_parity",
-                        "sram_uncorrectable_secded",
-                    )
-                ),
-                "repair_pending": "Yes"
-                in (
-                    _text(node, "retired_pages/pending_retirement"),
-                    _text(node, "retired_pages/pending_blacklist"),
-                    _text(node, "remapped_rows/remapped_row_pending"),
-                ),
-                "repair_failed": _text(node, "remapped_rows/remapped_row_failure") == "Yes",
-                "recovery": _text(node, "gpu_recovery_action"),
-                "fabric": _text(node, "fabric/state"),
-                "fabric_status": _text(node, "fabric/status"),
-                "compute_mode": _text(node, "compute_mode"),
-            }
-        )
-    return states
-
-
 # --- judging --------------------------------------------------------------------------------------------------------
-
-
-def _finding(severity, check, subject, found, remedy):
-    return {"severity": severity, "check": check, "subject": subject, "found": found, "remedy": remedy}
 
 
 def _driver(observed):
     """Findings that leave nothing else to look at."""
     if observed.get("smi_rc") is None:
         if not observed.get("nvidia_pci_devices"):
-            yield _finding(
+            yield finding(
                 ERROR,
                 "gpu",
                 "host",
@@ -150,24 +106,66 @@ def _driver(observed):
                 "place the service elsewhere, pass a GPU through to this machine, or set accelerator: cpu",
             )
         else:
-            yield _finding(
+            yield finding(
                 ERROR,
                 "driver",
                 "host",
                 "%d NVIDIA devices, but no driver (no nvidia-smi)" % len(observed["nvidia_pci_devices"]),
                 "install the driver, 580 or newer for images with CUDA 13, and reboot",
             )
-    elif observed["smi_rc"] != 0:
-        failure = _nvidia_smi.explain_failure(
-            observed["smi_rc"], observed.get("smi", ""), observed.get("smi_error", "")
+    elif observed.get("smi_fault"):
+        yield _of_failure(observed["smi_fault"])
+    elif observed["smi_rc"] not in (0, _nvidia_smi.INFOROM_CORRUPTED):
+        yield _of_failure(
+            _nvidia_smi.explain_failure(observed["smi_rc"], observed.get("smi", ""), observed.get("smi_error", ""))
         )
-        yield _finding(ERROR, "driver", "host", failure["reason"], failure["hint"] or "run nvidia-smi and read dmesg")
+
+
+def _of_failure(failure):
+    return finding(ERROR, "driver", "host", failure["reason"], failure["hint"] or "run nvidia-smi and read dmesg")
+
+
+def _left_out(facts):
+    for gpu in facts["excluded"]:
+        yield finding(ERROR, "gpu", "host", _nvidia_smi.describe(gpu), gpu["hint"])
+
+
+_INFOROM = re.compile(r"infoROM is corrupted at gpu ([0-9A-Fa-f:.]{4,20})", re.IGNORECASE)
+
+
+def _inforom(observed):
+    """A damaged infoROM: ECC counters and retired pages are not kept any more, all else works."""
+    said = [text[:20_000] + text[-20_000:] for text in (observed.get("smi_error") or "", observed.get("smi") or "")]
+    buses = sorted({bus.upper().rstrip(".:") for text in said for bus in _INFOROM.findall(text)})
+    if buses or observed.get("smi_rc") == _nvidia_smi.INFOROM_CORRUPTED:
+        yield finding(
+            WARNING,
+            "inforom",
+            ", ".join(buses) or "host",
+            "the infoROM of a GPU is corrupted: the driver keeps no count of its memory errors",
+            "power the host off and on; when it stays, have the vendor look at the GPU",
+        )
+
+
+def _planned(service, facts):
+    """GPUs of the plan that are not here any more, or not fit for use."""
+    there = {gpu["uuid"] for gpu in facts["gpus"]}
+    there |= {device["uuid"] for gpu in facts["gpus"] for device in gpu["mig_devices"]}
+    missing = [gpu for gpu in service.get("gpus") or [] if gpu not in there]
+    if missing:
+        yield finding(
+            ERROR,
+            "gpu",
+            service["name"],
+            "it is planned on %s, which nvidia-smi does not show as fit for use" % ", ".join(map(printable, missing)),
+            "bring the GPU back, or plan again without it (playbooks/plan.yml)",
+        )
 
 
 def _versions(facts, observed):
     loaded = kernel_module_version(observed.get("kernel_module"))
     if loaded and facts["driver_version"] and loaded != facts["driver_version"]:
-        yield _finding(
+        yield finding(
             ERROR,
             "driver",
             "host",
@@ -176,120 +174,10 @@ def _versions(facts, observed):
         )
 
 
-def _gpu_states(states):
-    for gpu in states:
-        name = "%s %s" % (gpu["name"], gpu["uuid"])
-        if not gpu["persistence"]:
-            yield _finding(
-                WARNING,
-                "persistence",
-                name,
-                "persistence mode is off: the driver unloads when idle, and each start pays for that",
-                "systemctl enable --now nvidia-persistenced, or nvidia-smi -pm 1",
-            )
-        if gpu["mig_pending"] and gpu["mig_pending"] != gpu["mig"]:
-            yield _finding(
-                ERROR,
-                "mig",
-                name,
-                "MIG is %s now and %s after the next reset" % (gpu["mig"].lower(), gpu["mig_pending"].lower()),
-                "stop what uses the GPU and run nvidia-smi --gpu-reset, or reboot",
-            )
-        elif gpu["mig"] == "Enabled":
-            yield _finding(
-                HINT,
-                "mig",
-                name,
-                "MIG is enabled: only its instances can be used, and each service gets one",
-                "nvidia-smi -mig 0 gives the whole GPU back",
-            )
-        if gpu["ecc_pending"] and gpu["ecc_pending"] != gpu["ecc"]:
-            yield _finding(
-                WARNING,
-                "ecc",
-                name,
-                "ECC is %s now and %s after the next reset, which changes the memory there is"
-                % (gpu["ecc"].lower(), gpu["ecc_pending"].lower()),
-                "reboot before planning",
-            )
-        if gpu["repair_failed"]:
-            yield _finding(
-                ERROR,
-                "ecc",
-                name,
-                "memory rows could not be remapped",
-                "the GPU has to be exchanged (nvidia-smi -q -d ROW_REMAPPER)",
-            )
-        elif gpu["repair_pending"]:
-            yield _finding(
-                ERROR,
-                "ecc",
-                name,
-                "bad memory waits to be taken out of use",
-                "reset the GPU (nvidia-smi --gpu-reset) or reboot",
-            )
-        elif gpu["uncorrectable"]:
-            yield _finding(
-                WARNING,
-                "ecc",
-                name,
-                "%d uncorrectable memory errors since the last reset" % gpu["uncorrectable"],
-                "reset the GPU (nvidia-smi --gpu-reset); when they return, run dcgmi diag -r 3",
-            )
-        if gpu["recovery"]:
-            yield _finding(
-                ERROR,
-                "recovery",
-                name,
-                "the driver asks for: " + gpu["recovery"].lower(),
-                "do so before anything starts on it",
-            )
-        if gpu["compute_mode"] in ("Prohibited", "Exclusive_Process"):
-            yield _finding(
-                ERROR if gpu["compute_mode"] == "Prohibited" else WARNING,
-                "compute_mode",
-                name,
-                "compute mode is " + gpu["compute_mode"],
-                "nvidia-smi -c DEFAULT",
-            )
-
-
-def _fabric(states, observed):
-    manager = observed.get("fabric_manager") or {}
-    version, driver = manager.get("version"), observed.get("driver_version")
-    if any(gpu["fabric"] for gpu in states) or observed.get("nvswitches"):
-        unready = [gpu["uuid"] for gpu in states if gpu["fabric"] and gpu["fabric"] != "Completed"]
-        if manager.get("state") != "active":
-            yield _finding(
-                ERROR,
-                "fabric_manager",
-                "host",
-                "NVSwitches join the GPUs, and nvidia-fabricmanager is %s: CUDA would fail with error 802"
-                % (manager.get("state") or "not installed"),
-                "install nvidia-fabricmanager in the driver's version, systemctl enable --now nvidia-fabricmanager",
-            )
-        elif version and driver and version != driver:
-            yield _finding(
-                ERROR,
-                "fabric_manager",
-                "host",
-                "nvidia-fabricmanager is %s and the driver %s" % (version, driver),
-                "install both in the same version and reboot",
-            )
-        elif unready:
-            yield _finding(
-                ERROR,
-                "fabric_manager",
-                ", ".join(unready),
-                "the GPU has not joined the NVLink fabric",
-                "systemctl restart nvidia-fabricmanager, then read its log",
-            )
-
-
 def _peer_traffic(states, observed):
     bridges = observed.get("acs_bridges") or []
     if len(states) > 1 and bridges:
-        yield _finding(
+        yield finding(
             HINT,
             "acs",
             "host",
@@ -298,7 +186,7 @@ def _peer_traffic(states, observed):
         )
     command_line = observed.get("kernel_command_line") or ""
     if len(states) > 1 and observed.get("iommu") and not re.search(r"\biommu=pt\b", command_line):
-        yield _finding(
+        yield finding(
             HINT,
             "iommu",
             "host",
@@ -318,7 +206,7 @@ def _cuda(service, gpus, facts):
     if needed and driver < version_tuple(needed):
         data_centre = not any(_CONSUMER.search(gpu["name"] or "") for gpu in gpus)
         can_translate = data_centre and major == 13 and driver[0] in (535, 570)
-        yield _finding(
+        yield finding(
             WARNING if can_translate else ERROR,
             "cuda",
             service["name"],
@@ -329,7 +217,7 @@ def _cuda(service, gpus, facts):
             else "upgrade the driver, or choose an image with CUDA %s or older" % newest,
         )
     elif newest and version_tuple(wanted) > version_tuple(newest):
-        yield _finding(
+        yield finding(
             WARNING,
             "cuda",
             service["name"],
@@ -348,7 +236,7 @@ def _capability(service, gpus):
     ):
         on = "%s (compute capability %g)" % (name, capability)
         if dtype == "bfloat16" and capability < _BFLOAT16_CAPABILITY:
-            yield _finding(
+            yield finding(
                 ERROR,
                 "dtype",
                 service["name"],
@@ -357,7 +245,7 @@ def _capability(service, gpus):
             )
         needed, native = _QUANTIZATION_CAPABILITY.get(method, (0, 0))
         if capability < needed:
-            yield _finding(
+            yield finding(
                 ERROR,
                 "quantization",
                 service["name"],
@@ -365,7 +253,7 @@ def _capability(service, gpus):
                 "choose a checkpoint in another format (AWQ and GPTQ run from 7.5), or other GPUs",
             )
         elif capability < native:
-            yield _finding(
+            yield finding(
                 HINT,
                 "quantization",
                 service["name"],
@@ -386,19 +274,25 @@ def findings(observed, services=()):
         return []
     found = list(_driver(observed))
     if not found:
-        facts = _nvidia_smi.parse(observed["smi"], observed.get("compute_capabilities", ""))
+        facts = _nvidia_smi.parse(
+            observed["smi"], observed.get("compute_capabilities", ""), said=observed.get("smi_error") or ""
+        )
+        found += _left_out(facts)
         if not facts["gpus"]:
-            found = [_finding(ERROR, "driver", "host", facts["reason"], facts["hint"] or "read dmesg")]
+            found = found or [finding(ERROR, "driver", "host", facts["reason"], facts["hint"] or "read dmesg")]
         else:
-            states = health(observed["smi"])
+            good = {gpu["uuid"] for gpu in facts["gpus"]}
+            states = [state for state in health(observed["smi"]) if state["uuid"] in good]
+            found += _inforom(observed)
             observed = dict(observed, driver_version=facts["driver_version"])
             found += _versions(facts, observed)
-            found += _gpu_states(states)
-            found += _fabric(states, observed)
+            found += judge(states)
+            found += judge_fabric(states, observed)
             found += _peer_traffic(states, observed)
             for service in wanting:
                 chosen = service.get("gpus") or []
                 gpus = [gpu for gpu in facts["gpus"] if not chosen or gpu["uuid"] in chosen]
+                found += _planned(service, facts)
                 found += _cuda(service, gpus, facts)
                 found += _capability(service, gpus)
     return sorted(found, key=lambda item: _RANK[item["severity"]])

@@ -181,6 +181,8 @@ class Endpoint:
         headers = {"Accept": "*/*", "User-Agent": "inferops.gpu_host"}
         if body is not None:
             headers["Content-Type"] = "application/json"
+        if not self.root.startswith(("http://", "https://")):  # it may be a container's label: no file:, no ftp:
+            return None, Reply(0, error=f"{printable(self.root)} is no address of a server")
         key = self.api_key if key is True else key
         if key:
             headers["Authorization"] = f"Bearer {key}"

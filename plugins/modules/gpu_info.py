@@ -13,6 +13,7 @@ short_description: List the NVIDIA GPUs of a host
 description:
   - Asks C(nvidia-smi) for the GPUs of the host, their memory, how they are linked and what runs on them.
   - A host without a GPU, or whose driver does not answer, is no error. The list is then empty and RV(reason) says why.
+  - A GPU that the driver cannot read, or whose memory is not known, is not in the list but in RV(excluded).
 extends_documentation_fragment:
   - inferops.gpu_host.attributes
   - inferops.gpu_host.attributes.info_module
@@ -64,6 +65,13 @@ gpus:
       description: "What runs on it: C(pid), C(name), C(type), C(memory_used)."
       type: list
       elements: dict
+excluded:
+  description:
+    - GPUs that nothing may be planned on. The driver cannot read them, or tells no size of their memory.
+    - Each has C(index), C(uuid), C(pci_bus_id) and C(name) as far as they are known, and C(reason) and C(hint).
+  returned: always
+  type: list
+  elements: dict
 driver_version:
   description: Version of the driver.
   returned: always
@@ -84,7 +92,7 @@ host_memory_total:
   returned: always
   type: int
 reason:
-  description: Why RV(gpus) is empty.
+  description: Why RV(gpus) is empty, or lacks GPUs that the host has.
   returned: always
   type: str
 hint:
@@ -99,31 +107,20 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils import _nvidia_s
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 
-def _ask(module, program, arguments):
-    # `timeout` ends a driver that hangs; run_command itself has no limit.
-    limit = module.get_bin_path("timeout")
-    command = [program, *arguments]
-    if limit:
-        command = [limit, str(module.params["timeout"]), *command]
-    return module.run_command(command, environ_update={"LC_ALL": "C"})
-
-
 def gpu_info(module):
-    program = module.get_bin_path(module.params["nvidia_smi"])
+    program, seconds = module.get_bin_path(module.params["nvidia_smi"]), module.params["timeout"]
     if program is None:
         return _nvidia_smi.empty(
             f"{module.params['nvidia_smi']} is not installed",
             "install the NVIDIA driver where the host has a GPU",
         )
-    rc, out, err = _ask(module, program, _nvidia_smi.QUERY)
-    if rc == 124:
-        return _nvidia_smi.empty(
-            f"nvidia-smi did not answer in {module.params['timeout']} s", "check `dmesg` for Xid errors"
-        )
-    if rc != 0:
-        return _nvidia_smi.explain_failure(rc, out, err)
-    answers = [_ask(module, program, command)[1] for command in (_nvidia_smi.COMPUTE_CAPABILITY, _nvidia_smi.LIST)]
-    return _nvidia_smi.parse(out, *answers, topology=_ask(module, program, _nvidia_smi.TOPOLOGY)[1])
+    query = _nvidia_smi.ask(program, _nvidia_smi.QUERY, seconds)
+    fault = _nvidia_smi.fault_of(query, seconds)
+    if fault:
+        return fault
+    commands = (_nvidia_smi.COMPUTE_CAPABILITY, _nvidia_smi.LIST, _nvidia_smi.TOPOLOGY)
+    answers = [_nvidia_smi.ask(program, command, seconds).out for command in commands]
+    return _nvidia_smi.parse(query.out, *answers, said=query.err)
 
 
 def main():
@@ -135,7 +132,10 @@ def main():
         supports_check_mode=True,
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    module.exit_json(changed=False, host_memory_total=memory, **gpu_info(module))
+    found = gpu_info(module)
+    for gpu in found["excluded"]:
+        module.warn(f"left out: {_nvidia_smi.describe(gpu)}. {gpu['hint']}.")
+    module.exit_json(changed=False, host_memory_total=memory, **found)
 
 
 if __name__ == "__main__":

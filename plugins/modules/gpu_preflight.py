@@ -120,9 +120,10 @@ hints:
 
 import os
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _gpu_preflight, _nvidia_smi
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _bounded_command, _gpu_preflight, _nvidia_smi
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
+SECONDS = 60
 NVIDIA = "0x10de"
 PCI_DEVICES = "/sys/bus/pci/devices"
 # PCI classes: display controllers, and bridges of the kind that NVSwitches are.
@@ -149,18 +150,24 @@ def nvidia_pci_classes():
 def output_of(module, name, *arguments):
     """(rc, stdout, stderr) of a command; rc is None when it is not installed."""
     path = module.get_bin_path(name)
-    return module.run_command([path, *arguments]) if path else (None, "", "")
+    return _bounded_command.run([path, *arguments], SECONDS)[:3] if path else (None, "", "")
 
 
 def observe(module):
-    rc, smi, smi_error = output_of(module, "nvidia-smi", *_nvidia_smi.QUERY)
+    program = module.get_bin_path("nvidia-smi")
+    query = _nvidia_smi.ask(program, _nvidia_smi.QUERY, SECONDS) if program else None
+    rc, smi, smi_error = query[:3] if query else (None, "", "")
+    fault = _nvidia_smi.fault_of(query, SECONDS) if query else None
     classes = nvidia_pci_classes()
     manager_version = output_of(module, "nv-fabricmanager", "--version")[1]
     return {
-        "smi_rc": rc,
+        "smi_rc": rc if rc is not None or not fault else -1,
+        "smi_fault": fault,
         "smi": smi,
         "smi_error": smi_error,
-        "compute_capabilities": output_of(module, "nvidia-smi", *_nvidia_smi.COMPUTE_CAPABILITY)[1] if rc == 0 else "",
+        "compute_capabilities": output_of(module, "nvidia-smi", *_nvidia_smi.COMPUTE_CAPABILITY)[1]
+        if not fault
+        else "",
         "kernel_module": read("/proc/driver/nvidia/version"),
         "nvidia_pci_devices": [name for name in classes if name in GPU_CLASSES],
         "nvswitches": classes.count(NVSWITCH_CLASS),

@@ -166,11 +166,11 @@ class _Hub:
         except HTTPError as error:
             hint = "is the model's id right, and does the token open it?" if error.code in (401, 403, 404) else ""
             raise ModelInfoError(
-                f"{error.url or model}: the hub answers {error.code} {error.reason}; {hint}"
+                f"{error.url or model}: the hub answers {error.code} {printable(error.reason, 80)}; {hint}"
             ) from error
         except (URLError, OSError) as error:
             raise ModelInfoError(
-                f"{hub} cannot be reached for {model} ({getattr(error, 'reason', error)}): "
+                f"{hub} cannot be reached for {model} ({printable(getattr(error, 'reason', error))}): "
                 "give the model's config (inline) or path, or set endpoint to a mirror"
             ) from error
         if "config.json" not in details:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _gpu_preflight as preflight
+from ansible_collections.inferops.gpu_host.plugins.modules import gpu_preflight
 
 CAPTURED = Path(__file__).resolve().parents[1] / "captured/nvidia-smi"
 UUID = "GPU-00000000-0000-4000-8000-000000000001"  # of the H200
@@ -196,7 +200,8 @@ def test_mig_that_is_in_use_is_only_mentioned():
     ],
 )
 def test_the_fabric_manager(manager, state, words):
-    seen = changed("h200-1", ("<fabric>\n\t\t\t<state>N/A", "<fabric>\n\t\t\t<state>" + state), fabric_manager=manager)
+    replacement = ("<fabric>\n\t\t\t<state>N/A", "<fabric>\n\t\t\t<state>" + state)
+    seen = changed("h200-1", replacement, fabric_manager=manager, nvswitches=4)
     found = preflight.findings(seen)
     if words is None:
         assert found == []
@@ -238,3 +243,118 @@ def test_the_worst_comes_first_and_reads_as_a_line():
     assert [item["severity"] for item in found] == sorted((item["severity"] for item in found), key=preflight._RANK.get)
     assert preflight.describe(found[-1]).startswith("warning: ")
     assert ". Remedy: " in preflight.describe(found[-1])
+
+
+# Machines as they are
+
+
+def told(capture, services=(), **others):
+    """(severity, check, what was found) of a captured host, whether its nvidia-smi fails or not."""
+    seen = dict(observed(capture, **others))
+    return [(item["severity"], item["check"], item["found"]) for item in preflight.findings(seen, services)]
+
+
+@pytest.mark.parametrize("capture", ["gb200-4", "gh200-1"])
+def test_a_fabric_that_is_managed_elsewhere_wants_no_manager_here(capture):
+    for manager in ({"state": "", "version": ""}, {"state": "inactive", "version": "580.159.04"}):
+        assert told(capture, fabric_manager=manager) == []
+    seen = changed(capture, ("<state>Completed", "<state>In Progress"), fabric_manager={"state": ""})
+    assert "switch trays" in one(preflight.findings(seen))["remedy"]
+
+
+def test_a_guest_whose_hypervisor_joined_the_gpus_wants_no_manager():
+    seen = changed("h200-1", ("<fabric>\n\t\t\t<state>N/A", "<fabric>\n\t\t\t<state>Completed"), fabric_manager={})
+    assert preflight.findings(seen) == []
+
+
+def test_a_gpu_that_the_fabric_had_no_room_for():
+    finding = one(preflight.findings(observed("fabric-resources", nvswitches=4)))
+    assert (finding["severity"], finding["check"]) == ("error", "fabric_manager")
+    assert "Insufficient Resources" in finding["found"]
+    assert "GPU-00000000-0000-4000-8000-000000000002" in finding["subject"]
+
+
+@pytest.mark.parametrize("health", [("Unhealthy", "error"), ("Limited Capacity", "warning")])
+def test_a_fabric_that_says_it_is_ill(health):
+    seen = observed("fabric-resources", nvswitches=4)
+    seen["smi"] = (
+        seen["smi"].replace("Insufficient Resources", "Success").replace("<summary>N/A", "<summary>" + health[0])
+    )
+    assert {item["severity"] for item in preflight.findings(seen)} == {health[1]}
+
+
+@pytest.mark.parametrize(
+    ("capture", "check", "words"),
+    [
+        ("lost-beside-good", "gpu", "GPU-00000000-0000-4000-8000-000000000002, 00000000:2A:00.0): the driver cannot"),
+        ("handle-beside-good", "gpu", "GPU (0000:2A:00.0): the driver has no handle"),
+        ("handle-only", "driver", "GPU (0000:3B:00.0): the driver has no handle"),
+        ("gb10", "gpu", "NVIDIA GB10"),
+        ("vgpu-unlicensed", "vgpu_license", "Unlicensed (Restricted)"),
+    ],
+)
+def test_what_keeps_services_from_a_gpu_is_an_error_that_names_it(capture, check, words):
+    severity, found_check, found = one_of(told(capture))
+    assert (severity, found_check) == ("error", check) and words in found
+
+
+def one_of(found):
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_a_planned_gpu_that_is_not_fit_any_more():
+    lost = "GPU-00000000-0000-4000-8000-000000000002"
+    found = told("lost-beside-good", [{"name": "chat", "gpus": [lost]}])
+    assert ("error", "gpu", f"it is planned on {lost}, which nvidia-smi does not show as fit for use") in found
+    assert len(told("lost-beside-good", [{"name": "chat", "gpus": [UUID]}])) == 1
+
+
+def test_a_corrupted_inforom_is_a_warning_and_the_rest_is_read():
+    severity, check, _found = one_of(told("inforom-corrupted"))
+    assert (severity, check) == ("warning", "inforom")
+    both = told("inforom-corrupted", [{"name": "s", "image_cuda": "14.0"}])
+    assert [check for _severity, check, _found in both] == ["inforom", "cuda"]
+
+
+def test_a_driver_that_prints_broken_xml_is_judged_like_any_other():
+    finding = one(preflight.findings(observed("driver-470"), [{"name": "s", "image_cuda": "12.8"}]))
+    assert finding["check"] == "cuda" and "470.256.02" in finding["found"]
+
+
+def test_memory_that_waits_for_a_repair_and_what_the_driver_asks_for():
+    found = preflight.findings(observed("memory-to-repair"))
+    assert (
+        sorted((item["severity"], item["check"]) for item in found)
+        == [("error", "ecc")] * 3 + [("error", "recovery")] * 2
+    )
+    remedies = " ".join(item["remedy"] for item in found)
+    assert "spans several GPUs" in remedies and "exchanged" in remedies and "--gpu-reset" in remedies
+
+
+@pytest.mark.parametrize(
+    ("replacement", "severity", "check"),
+    [
+        (("<channel_repair_pending>No", "<channel_repair_pending>Yes"), "error", "ecc"),
+        (("<tpc_repair_pending>No", "<tpc_repair_pending>Yes"), "error", "ecc"),
+        (("<unrepairable_memory>No", "<unrepairable_memory>Yes"), "error", "ecc"),
+        (("<sram_threshold_exceeded>No", "<sram_threshold_exceeded>Yes"), "error", "ecc"),
+        (("<gpu_recovery_action>None", "<gpu_recovery_action>Reboot"), "error", "recovery"),
+        (("<gpu_recovery_action>None", "<gpu_recovery_action>Drain and Reset"), "error", "recovery"),
+    ],
+)
+def test_what_newer_drivers_say_of_memory(replacement, severity, check):
+    finding = one(preflight.findings(changed("h200-1", replacement)))
+    assert (finding["severity"], finding["check"]) == (severity, check)
+
+
+@pytest.mark.parametrize(("script", "words"), [("sleep 60", "did not answer"), ("yes", "more than anybody can read")])
+def test_the_module_does_not_wait_for_an_nvidia_smi_that_hangs(script, words, tmp_path, monkeypatch, capsys):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\nexec {script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(gpu_preflight, "SECONDS", 0.5 if script != "yes" else 20)
+    with patch_module_args({}), pytest.raises(SystemExit):
+        gpu_preflight.main()
+    assert words in json.loads(capsys.readouterr().out)["errors"][0]

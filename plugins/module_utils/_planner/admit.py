@@ -88,12 +88,20 @@ def _explain_failure(placer, job, possible):
             f"{format_bytes(best.least_bytes(job.subject))} free on each"
             + (f" in one host ({best.gpus} together)" if best.gpus > 1 and best.hosts == 1 else "")
             + (f"; what there is goes to {', '.join(users)}" if users else "; the GPUs are not free")
+            + _left_out(placer)
         )
         for candidate in possible:
             candidate.refuse("the GPUs it needs are not free", NO_ROOM)
         return
     nearest = _nearest(job)
     job.problem = f"service {job.name!r}: no layout fits; nearest: {shape_of(nearest)}: {nearest.reason}"
+    job.problem += _left_out(placer)
+
+
+def _left_out(placer):
+    """GPUs that hosts have and nothing is planned on, for whoever counts them."""
+    told = [f"{host.name}: {host.reason}" for host in placer.hosts if host.devices and host.reason]
+    return f"; left out: {'; '.join(told[:3])}" if told else ""
 
 
 def _port_clash(placer, job):
@@ -114,9 +122,10 @@ def _nearest(job):
 
 
 def _no_gpus(placer, service):
-    if service["gpus"]:
-        return f"no host has all the GPUs {service['gpus']} (alike)"
     reasons = [f"{host.name}: {host.reason}" for host in placer.hosts if host.reason]
+    if service["gpus"]:
+        told = f" ({'; '.join(reasons[:3])})" if reasons else ""
+        return f"no host has all the GPUs {service['gpus']} (alike){told}"
     hint = "; set accelerator: cpu, or declare inference_gpus for hosts that have none yet"
     where = f" on {', '.join(service['hosts'])}" if service["hosts"] else " in the fleet"
     return f"there is no GPU{where}" + (f" ({'; '.join(reasons[:3])})" if reasons else "") + hint
