@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_container import gpu_run_options
+
 
 def docker_ulimits(limits):
     """{nofile: {soft: 1024, hard: 4096}} → what daemon.json calls default-ulimits."""
@@ -21,4 +23,4 @@ def docker_ulimits(limits):
 
 class FilterModule:
     def filters(self):
-        return {"docker_ulimits": docker_ulimits}
+        return {"docker_ulimits": docker_ulimits, "gpu_run_options": gpu_run_options}

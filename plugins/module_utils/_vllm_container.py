@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import (
@@ -381,6 +382,20 @@ def _gpu_request(node, settings):
     request = {"driver": "cdi", "device_ids": [f"nvidia.com/gpu={device}" for device in devices]}
     # CUDA images say "all" here, and where nvidia is the default runtime that would win over the request.
     return [request], {"NVIDIA_VISIBLE_DEVICES": "void"}
+
+
+def gpu_run_options(listing, docker_version, gpu_injection="auto"):
+    """Options of `docker run` for all GPUs in `nvidia-smi --list-gpus`, in the way in which services get theirs."""
+    uuids = [] if "(UUID: MIG-" in listing else re.findall(r"\(UUID: (GPU-[\w-]{1,60})\)", listing)
+    node = {"host": "this host", "gpus": [{"uuid": uuid} for uuid in uuids or ["all"]]}
+    requests, environment = _gpu_request(node, {"gpu_injection": gpu_injection, "docker_version": docker_version})
+    devices = requests[0]["device_ids"]
+    if requests[0]["driver"] == "cdi":
+        options = [f"--device={device}" for device in devices]
+    else:
+        # The command line reads this as a line of CSV, where commas inside a field want quotes around it.
+        options = [f'--gpus="device={",".join(devices)}",driver={requests[0]["driver"]}']
+    return options + [f"--env={name}={value}" for name, value in environment.items()]
 
 
 def _published(service, port):

@@ -40,10 +40,12 @@ def test_the_engine_has_the_runtime(host):
     assert {"nvidia", "other", "runc"} <= set(runtimes)
 
 
-def test_it_took_it_over_without_a_restart(host):
+def test_the_engine_that_ran_before_the_toolkit_has_found_its_hook(host):
     only(host, "offline")
     before = host.file("/root/engine").content_string.strip()
-    assert host.check_output("systemctl show docker.service --property MainPID") == before
+    assert host.check_output("systemctl show docker.service --property MainPID") != before
+    # As services ask for GPUs; an engine that has not looked for the hook could not select a driver.
+    assert "prestart" in host.file("/var/log/nvidia-container-runtime-hook.stand-in").content_string
 
 
 def test_foreign_settings_kept_their_bytes(host):
