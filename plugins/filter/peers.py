@@ -60,6 +60,20 @@ def _peer_targets(groups, peers, probes, host):
     return _network.connections(groups, peers, probes).get(host, [])
 
 
+def _closed_groups(groups, peers):
+    """What peer_firewall closes for these groups; those of which it is not known who belongs to them stay open."""
+    return [
+        {
+            "name": group["name"],
+            "service": group.get("service") or group["name"],
+            "peers": [peers[host]["address"] for host in group["hosts"]],
+            "ports": group["closed"],
+        }
+        for group in groups
+        if group.get("closed")
+    ]
+
+
 def _ray_group(cluster, offset=0):
     """A Ray cluster that stands alone, as a group for the role peers."""
     _check_cluster(cluster, offset)
@@ -71,6 +85,10 @@ def _ray_group(cluster, offset=0):
         "head": cluster["hosts"][0],
         "state": "started",
         "image": cluster["image"],
+        "backend": "ray",
+        "token": not cluster.get("address"),
+        # Who else belongs to a cluster that was there before is not known here.
+        "closed": [] if cluster.get("address") else _groups.closed_ray_ports(int(offset)),
         "ports": {"head": {} if cluster.get("address") else {"ray": ports["ray"]}, "every": every},
     }
 
@@ -112,7 +130,10 @@ def _check_cluster(cluster, offset):
 
 def _ray_container_args(cluster, host, peers, gpus=(), offset=0, gpu_injection="nvidia"):
     _check_cluster(cluster, offset)
-    return _ray.container_args(cluster, host, peers, _groups.ray_ports(int(offset)), gpus, gpu_injection)
+    try:
+        return _ray.container_args(cluster, host, peers, _groups.ray_ports(int(offset)), gpus, gpu_injection)
+    except ValueError as error:
+        raise AnsibleFilterError(str(error)) from error
 
 
 class FilterModule:
@@ -123,6 +144,7 @@ class FilterModule:
             "peer_ports": _peer_ports,
             "peer_targets": _peer_targets,
             "blocked_connections": _network.blocked,
+            "closed_groups": _closed_groups,
             "ray_group": _ray_group,
             "ray_container_args": _ray_container_args,
             "software_differences": _sameness.differences,

@@ -53,7 +53,8 @@ def _service_work_of_host(
 ):
     ours = _of_engine(services, engine)
     plan, where = plan or {}, _paths(paths)
-    settings = dict({"docker_version": found.get("engine"), "seals": seals}, **(settings or {}))
+    looked_at = {"docker_version": found.get("engine"), "selinux": bool(found.get("selinux"))}
+    settings = {**looked_at, "seals": seals, **(settings or {})}
     try:
         items = _service_work.wanted(plan, ours, host, where, images, options, settings, api_key, peers)
         surplus = _service_work.surplus(found, items, ours, plan)

@@ -304,6 +304,42 @@ CAUSES = (
         "raise nofile in ulimits",
     ),
     _Cause(
+        "read_only_root",
+        r"Read-only file ?system(?:[^\n/]{0,40}(/[^\s'\"\]:]+))?",
+        "it wants to write where its root filesystem is read-only: {0}",
+        "container",
+        "set container: {{tmpfs: ['DIRECTORY:rw,exec,nosuid,nodev']}} for that directory, or {{read_only: false}}",
+    ),
+    _Cause(
+        "tmpfs_without_exec",
+        r"failed to map segment from shared object",
+        "a library that was compiled at the start may not be loaded from where it was written",
+        "container",
+        "give that directory exec in container: tmpfs",
+    ),
+    _Cause(
+        "too_many_processes",
+        r"can't start new thread|pthread_create failed|BlockingIOError: \[Errno 11\] Resource temporarily unavailable|"
+        r"(?:fork|clone).{0,80}Resource temporarily unavailable",
+        "it may not start more threads or processes",
+        "container",
+        "raise container: {{pids_limit: …}}, or nproc in ulimits",
+    ),
+    _Cause(
+        "capability_missing",
+        r"PermissionError: \[Errno 13\] Permission denied:? ?'?([^'\n]*)",
+        "it may not open {0}",
+        "container",
+        "let root read that file (owner or mode); or set container: {{capabilities: [DAC_OVERRIDE]}}",
+    ),
+    _Cause(
+        "capability_missing",
+        r"PermissionError: \[Errno 1\] Operation not permitted:? ?'?([^'\n]*)",
+        "it lacks a privilege: {0}",
+        "container",
+        "set container: {{capabilities: […]}} with the one it needs; SYS_NICE for NUMA, SYS_PTRACE for debuggers",
+    ),
+    _Cause(
         "host_out_of_memory",
         r"DefaultCPUAllocator: (?:can't|not enough) .*memory|Cannot allocate memory|std::bad_alloc",
         "the host has too little memory",

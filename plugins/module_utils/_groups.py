@@ -15,6 +15,7 @@ IMAGES_WITHOUT_RAY_SINCE = (0, 18, 0)
 MASTER_PORT = 29501  # vLLM's own default for the first service
 MEMBER_PORT = 28501  # where the members of a group hold on to each other
 RAY_PORT = 6379
+DATA_PARALLEL_PORT = 29550  # vLLM's own default
 FIRST_API_PORT = 8000
 
 
@@ -57,6 +58,23 @@ def ports(service, placement, joined_by):
     return {"head": head, "every": {f"ray {name}": own[name] for name in ("node manager", "object manager", "worker")}}
 
 
+def closed_ports(service, placement, joined_by):
+    """What no one but the members may open connections to, as numbers and ranges, beside what the kernel chooses."""
+    offset = (placement["port"] - FIRST_API_PORT) % 1000
+    options = {option_name(name): value for name, value in (service.get("options") or {}).items()}
+    found = [str(port) for port in ports(service, placement, joined_by)["head"].values()]
+    if joined_by == "ray":
+        found = [str(MEMBER_PORT + offset), *closed_ray_ports(offset)]
+    if any(name.startswith("data-parallel-") for name in options):
+        found.append(str(int(options.get("data-parallel-rpc-port") or DATA_PARALLEL_PORT)))
+    return found
+
+
+def closed_ray_ports(offset=0):
+    own = ray_ports(offset)
+    return [str(own["ray"]), f"{own['node manager']}-{own['last worker']}"]
+
+
 def ray_ports(offset=0):
     """Every port that a Ray node listens on, below the kernel's own range: one block of 1000 for each cluster."""
     block = 11000 + 1000 * (offset % 9)
@@ -69,7 +87,7 @@ def ray_ports(offset=0):
         "metrics",
     )
     found = {name: block + at for at, name in enumerate(names)}
-    found.update({"ray": RAY_PORT + offset, "dashboard": block + 10})
+    found.update({"ray": RAY_PORT + offset, "dashboard": block + 10, "client": block + 11})
     # A node takes one worker port for each CPU at once, and more for actors.
     found.update({"worker": block + 100, "last worker": block + 999})
     return found
@@ -102,6 +120,8 @@ def of_plan(plan, services, image_of, models_dir):
                     "head": hosts[0],
                     "backend": joined_by,
                     "ports": ports(service, placement, joined_by),
+                    "closed": closed_ports(service, placement, joined_by),
+                    "token": joined_by == "ray",
                     "image": image,
                     "model_dir": service["path"] or f"{models_dir}/{service['model']}",
                     "accelerator": service["accelerator"],

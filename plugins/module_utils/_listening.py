@@ -34,12 +34,12 @@ def listeners():
                 sockets.update(listening_sockets(handle.read()))
         except OSError:
             continue  # no IPv6 here
-    owners = _processes_by_inode()
+    owners = processes_by_inode()
     nobody = (None, None)
     return {port: dict(zip(("process", "pid"), owners.get(inode, nobody))) for port, inode in sorted(sockets.items())}
 
 
-def _processes_by_inode():
+def processes_by_inode():
     """{socket inode: (process name, pid)} of all processes that may be looked at."""
     owners = {}
     for link in glob.glob("/proc/[0-9]*/fd/*"):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _network
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _hardening, _network
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import MIB
 from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import (
     UntrustedError,
@@ -13,6 +13,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted impor
     printable,
 )
 
+TOKEN_PATH = "/etc/ray/token"
 _OBJECT_STORE = 4 * 1024**3  # vLLM passes little through it; the default takes a third of the memory
 
 
@@ -30,6 +31,7 @@ def start_arguments(address, ports, head=None, gpus=None, dashboard=False):
             f"--port={ports['ray']}",
             f"--include-dashboard={str(bool(dashboard)).lower()}",
             f"--dashboard-port={ports['dashboard']}",
+            f"--ray-client-server-port={ports['client']}",
             f"--dashboard-host={address}",
         ]
     arguments += [
@@ -47,6 +49,12 @@ def start_arguments(address, ports, head=None, gpus=None, dashboard=False):
     if gpus is not None:
         arguments.append(f"--num-gpus={gpus}")
     return arguments
+
+
+def with_token(arguments, token, settings):
+    """Let only who has the token ask Ray for anything, in place. token: its file. Ray knows it from 2.52 on."""
+    arguments["env"] = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": TOKEN_PATH, **arguments["env"]}
+    arguments["volumes"] = [*arguments["volumes"], _hardening.volume(token, TOKEN_PATH, settings)]
 
 
 # Asked inside a node's container: the content of `ray status` as data. What that prints for people names no addresses
@@ -111,9 +119,11 @@ LABEL = "io.github.inferops.ray"
 def container_args(cluster, host, peers, ports, gpus=(), gpu_injection="nvidia"):
     """Arguments of community.docker.docker_container for one node of a cluster that stands alone.
 
-    cluster: {name, hosts, image, address, dashboard, env, volumes, shm_size}; address: one to join, or None.
+    cluster: {name, hosts, image, address, dashboard, env, volumes, shm_size, settings, token}; address: one to join, or
+    None; settings: of _hardening; token: the file with the cluster's token on the host, or None.
     gpus: UUIDs of the GPUs that this node offers.
     """
+    settings = _settings(cluster)
     own, head = peers[host], peers[cluster["hosts"][0]]
     leads = not cluster.get("address") and host == cluster["hosts"][0]
     joins = None if leads else cluster.get("address") or f"{head['address']}:{ports['ray']}"
@@ -129,16 +139,16 @@ def container_args(cluster, host, peers, ports, gpus=(), gpu_injection="nvidia")
         "env": {
             **_network.environment(host, peers, "cuda" if gpus else "cpu"),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "HOME": "/tmp",  # beside what Ray keeps there itself
             **(cluster.get("env") or {}),
         },
         "volumes": list(cluster.get("volumes") or []),
         "log_driver": "json-file",
         "log_options": {"max-size": "100m", "max-file": "5"},
     }
-    if cluster.get("shm_size"):
-        arguments["shm_size"] = cluster["shm_size"]
-    else:
-        arguments["ipc_mode"] = "host"
+    arguments.update(_hardening.arguments(settings, _hardening.shared_memory(len(gpus), ray=True)))
+    if cluster.get("token"):
+        with_token(arguments, cluster["token"], settings)
     if gpus:
         arguments["device_requests"] = [
             {"driver": "cdi", "device_ids": [f"nvidia.com/gpu={gpu}" for gpu in gpus]}
@@ -147,6 +157,15 @@ def container_args(cluster, host, peers, ports, gpus=(), gpu_injection="nvidia")
         ]
     if own["rdma"]:
         arguments["devices"] = ["/dev/infiniband:/dev/infiniband"]
-        arguments["capabilities"] = ["IPC_LOCK"]
-        arguments["ulimits"] = ["memlock:-1:-1"]
+        arguments["capabilities"] = [*arguments.get("capabilities", []), "IPC_LOCK"]
+        arguments["ulimits"] = _hardening.merged("ulimits", arguments.get("ulimits", []), ["memlock:-1:-1"])
     return arguments
+
+
+def _settings(cluster):
+    given = {key: value for key, value in (cluster.get("settings") or {}).items() if value is not None}
+    unknown = sorted(set(given) - set(_hardening.SETTINGS))
+    if unknown:
+        known = ", ".join(_hardening.SETTINGS)
+        raise ValueError(f"unknown in ray_cluster_container_settings: {', '.join(unknown)}; known: {known}")
+    return {**_hardening.SETTINGS, **given, "shm_size": cluster.get("shm_size") or given.get("shm_size")}

@@ -261,7 +261,7 @@ CONTAINER_ELSEWHERE = {
     "ports": "port and bind_address",
     "state": "state",
 }
-_LISTS = ("volumes", "ulimits", "devices", "capabilities")
+_LISTS = ("volumes", "ulimits", "devices", "capabilities", "cap_drop", "security_opts", "tmpfs")
 LABEL = "io.github.inferops."
 
 

@@ -11,6 +11,7 @@ import shlex
 from ansible_collections.inferops.gpu_host.plugins.module_utils import (
     _container_secrets,
     _gpu_catalogue,
+    _hardening,
     _vllm_container,
 )
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import option_name
@@ -84,6 +85,7 @@ def container_args(
     placement, service, host, image, model_dir, config_path, cache_dir, config, plan=None, settings=None, peers=None
 ):
     """Arguments of community.docker.docker_container; see _vllm_container.container_args."""
+    settings = _vllm_container.complete_settings(settings)
     arguments = _vllm_container.frame(placement, service, host, image, model_dir, config, plan, settings)
     network = arguments["network_mode"]
     port = placement["port"]
@@ -94,8 +96,12 @@ def container_args(
             *("--hostname", (service["bind_address"] if network == "host" else "0.0.0.0")),
             *config["arguments"],
         ],
-        env={"HF_HUB_OFFLINE": "1", **arguments["env"]},
-        volumes=[f"{model_dir}:{model_dir}:ro", f"{config_path}:{SECRETS_PATH}:ro", *arguments["volumes"]],
+        env={"HF_HUB_OFFLINE": "1", "HOME": "/tmp", **arguments["env"]},  # the driver keeps compiled code there
+        volumes=[
+            _hardening.volume(model_dir, model_dir, settings),
+            _hardening.volume(config_path, SECRETS_PATH, settings),
+            *arguments["volumes"],
+        ],
     )
     inside = _vllm_container.url_inside(service, port, network)
     arguments["healthcheck"]["test"] = ["CMD", "sh", "-c", _HEALTH_PROBE, "sh", inside + "/health"]

@@ -42,6 +42,23 @@ print("%s" + json.dumps(looked))
     % SIGN
 )
 
+
+def host_config(volumes):
+    """How little its container may do: a model may bring code that SCRIPT runs. Its own files vanish with it."""
+    binds = []
+    for volume in volumes:
+        source, target, options = (volume + "::").split(":")[:3]
+        binds.append("%s:%s:%s" % (source, target, "ro,z" if "z" in options.split(",") else "ro"))
+    return {
+        "Binds": binds,
+        "CapDrop": ["ALL"],
+        "LogConfig": {"Type": "json-file"},
+        "NetworkMode": "none",
+        "PidsLimit": 16384,
+        "SecurityOpt": ["no-new-privileges:true"],
+    }
+
+
 # What would go wrong with a GPU just as it does without one.
 _CERTAIN = (
     "architecture_unknown",

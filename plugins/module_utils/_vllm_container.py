@@ -12,6 +12,7 @@ import shlex
 from ansible_collections.inferops.gpu_host.plugins.module_utils import (
     _container_secrets,
     _groups,
+    _hardening,
     _network,
     _ray,
     _vllm_options,
@@ -26,30 +27,31 @@ CACHE_PATH = "/root/.cache/vllm"
 EXTENSION = "yaml"
 MEMBER_PATH = "/etc/vllm/group_member.py"
 MEMBER_ON_HOST = "/etc/inferops/group_member.py"  # the role peers puts it there
+RAY_TOKENS_ON_HOST = "/etc/inferops/ray"  # and the tokens of Ray there
 LABEL = "io.github.inferops."
 _CDI_BY_DEFAULT_SINCE = (28, 2, 0)
 
 # What the role may set for all of its containers. None: see container_args.
 SETTINGS = {
+    **_hardening.SETTINGS,
+    "allowed_media_domains": [],
     "docker_version": None,
     "env": {},
     "gpu_injection": "auto",
     "group_member": MEMBER_ON_HOST,
-    "ipc_mode": "host",
     "labels": {},
     "log_driver": "json-file",
     "log_options": {"max-size": "100m", "max-file": "5"},
     "network_mode": "bridge",
+    "ray_tokens": RAY_TOKENS_ON_HOST,
     "restart_policy": "unless-stopped",
     "seals": {},  # of hosts; see _container_secrets
-    "shm_size": None,
     "start_period": "2h",
     "stop_timeout": 60,
-    "ulimits": [],
     "volumes": [],
 }
 _MERGED = ("env", "labels", "log_options")
-_APPENDED = ("volumes", "ulimits", "devices", "capabilities")
+_APPENDED = ("volumes", "ulimits", "devices", "capabilities", "security_opts", "tmpfs")
 # Asks the service how it is. Python, which every image with vLLM has; curl is missing from some. The address is data.
 _HEALTH_PROBE = """
 import ssl, sys, urllib.request as r
@@ -61,6 +63,9 @@ except Exception as error:
 """.strip()
 
 
+_NO_DOMAIN = "none.invalid"  # a list without a name would allow all; this name is reserved and nobody's
+
+
 class ContainerError(ValueError):
     """A service that cannot be put into a container as it is declared."""
 
@@ -70,7 +75,7 @@ class ContainerError(ValueError):
 
 def engine_options(service, plan=None, placement=None, settings=None):
     """All options of `vllm serve` for one placement: what the plan decided, then what the operator said."""
-    settings = _settings(settings)
+    settings = complete_settings(settings)
     planned = dict((plan or {}).get("layout") or {})
     planned.update((plan or {}).get("engine") or {})
 
@@ -127,13 +132,29 @@ def config_file(service, plan=None, placement=None, engine_version=None, setting
         options.setdefault("task", "score")
     if "shutdown-timeout" in known and exact:
         # Requests in flight end by themselves, well before Docker kills the container.
-        options.setdefault("shutdown-timeout", max(1, _settings(settings)["stop_timeout"] * 3 // 4))
+        options.setdefault("shutdown-timeout", max(1, complete_settings(settings)["stop_timeout"] * 3 // 4))
+    unguarded = _guard_media(options, engine_version, settings)
     result = _vllm_options.config_file(options, engine_version)
+    if unguarded and _kind(service, plan) == "vision":
+        result["warnings"] = [*result["warnings"], f"{service['name']}: {unguarded}"]
     # JSON is YAML, and every Python can read it.
     content = json.dumps(result["config"], indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    told = (content, service["name"], placement, _settings(settings)["seals"])
+    told = (content, service["name"], placement, complete_settings(settings)["seals"])
     digest, token = _container_secrets.fingerprint(*told), _container_secrets.group_token(*told)
     return dict(result, content=content, digest=digest, token=token)
+
+
+def _guard_media(options, engine_version, settings):
+    """Let clients name pictures at no addresses but the allowed ones, in place; why that is not possible, or ''."""
+    domains = complete_settings(settings)["allowed_media_domains"]
+    if domains == ["*"] or "allowed-media-domains" in options:
+        return ""
+    version = version_tuple(engine_version)
+    if not version or "allowed-media-domains" not in _vllm_options.known_options(engine_version)[0]:
+        told = f"vLLM {engine_version}" if version else "a vLLM of unknown version (set engine_version)"
+        return f"{told} cannot be kept from fetching whatever address a client names: keep it from your own network"
+    options["allowed-media-domains"] = list(domains) or [_NO_DOMAIN]
+    return ""
 
 
 # The container
@@ -149,7 +170,7 @@ def container_args(
     peers: {host: {address, interface, rdma}} of the hosts of a placement on several; see _network.resolve.
     """
     arguments = frame(placement, service, host, image, model_dir, config, plan, settings)
-    settings = _settings(settings)
+    settings = complete_settings(settings)
     node = _node(placement, service, host)
     arguments.update(
         # Up to 0.11.0 the images start the API server directly, and that one puts --config in the wrong place.
@@ -157,9 +178,9 @@ def container_args(
         command=serve_arguments(model_dir, config),
         env={**arguments["env"], **_environment(service, plan, settings)},
         volumes=[
-            f"{model_dir}:{model_dir}:ro",
-            f"{config_path}:{CONFIG_PATH}:ro",
-            f"{cache_dir}:{CACHE_PATH}",
+            _hardening.volume(model_dir, model_dir, settings),
+            _hardening.volume(config_path, CONFIG_PATH, settings),
+            _hardening.volume(cache_dir, CACHE_PATH, settings, writable=True),
             *arguments["volumes"],
         ],
     )
@@ -172,7 +193,7 @@ def container_args(
 
 def frame(placement, service, host, image, model_dir, config, plan=None, settings=None):
     """What the containers of all engines have in common, before what the operator says under `container:`."""
-    settings = _settings(settings)
+    settings = complete_settings(settings)
     node = _node(placement, service, host)
     network = _network_mode(service, placement, settings)
     arguments = {
@@ -196,12 +217,7 @@ def frame(placement, service, host, image, model_dir, config, plan=None, setting
     }
     if network != "host":
         arguments["published_ports"] = [_published(service, _port(service, placement))]
-    if settings["shm_size"]:
-        arguments["shm_size"] = settings["shm_size"]
-    elif settings["ipc_mode"]:
-        arguments["ipc_mode"] = settings["ipc_mode"]
-    if settings["ulimits"]:
-        arguments["ulimits"] = list(settings["ulimits"])
+    arguments.update(_hardened(service, plan, placement, node, image, network, settings))
     if service.get("accelerator", "cuda") == "cuda":
         arguments["device_requests"], environment = _gpu_request(node, settings)
         arguments["env"] = {**environment, **arguments["env"]}
@@ -236,11 +252,25 @@ def url(service, placement, head=None):
     return f"{scheme}://{f'[{address}]' if ':' in address else address}:{_port(service, placement)}"
 
 
-def _settings(given):
+def complete_settings(given):
     unknown = set(given or {}) - set(SETTINGS)
     if unknown:
         raise ContainerError(f"unknown settings: {', '.join(sorted(unknown))}; known: {', '.join(SETTINGS)}")
     return {**SETTINGS, **{key: value for key, value in (given or {}).items() if value is not None}}
+
+
+def _hardened(service, plan, placement, node, image, network, settings):
+    """The arguments that keep the container from what this part of the engine does not need."""
+    layout = (plan or {}).get("layout") or {}
+    ranks = 1
+    for key in ("tensor_parallel_size", "pipeline_parallel_size"):
+        ranks *= int(service.get(key) or layout.get(key) or 1)
+    workers = len(node.get("gpus") or []) or -(-ranks // max(1, len(placement.get("nodes") or [])))
+    options = {option_name(name): value for name, value in (service.get("options") or {}).items()}
+    ray = _several_hosts(placement) and _backend(service, engine_version_of(service, image)) == "ray"
+    # Only on the host's network are the first 1024 ports the privileged ones.
+    needs = ["NET_BIND_SERVICE"] if network == "host" and _port(service, placement) < 1024 else []
+    return _hardening.arguments(settings, _hardening.shared_memory(workers, options, ray), needs)
 
 
 def _kind(service, plan):
@@ -307,20 +337,21 @@ def _join_group(arguments, placement, service, node, config, settings, peers):
     else:
         serve = _with_ray(serve, rank, own, members[0], ports, placement, node)
         arguments["env"]["RAY_ADDRESS"] = f"{members[0]['address']}:{ports['head']['ray']}"
+        _ray.with_token(arguments, f"{settings['ray_tokens']}/{arguments['name']}.token", settings)
     arguments["entrypoint"] = ["python3", MEMBER_PATH]
     arguments["command"] = [
         *("--name", arguments["name"], "--rank", str(rank), "--members", ",".join(m["address"] for m in members)),
         *("--port", str(ports["head"]["group"]), "--", *serve),
     ]
-    arguments["volumes"].insert(2, f"{settings['group_member']}:{MEMBER_PATH}:ro")
+    arguments["volumes"].insert(2, _hardening.volume(settings["group_member"], MEMBER_PATH, settings))
     arguments["labels"] = {LABEL + "rank": str(rank), **arguments["labels"]}
     told = _network.environment(node["host"], {n["host"]: m for n, m in zip(nodes, members)}, service["accelerator"])
     given = {**settings["env"], **(service.get("env") or {})}
     arguments["env"] = {**arguments["env"], **told, **given, **_group_token(service, nodes, config)}
     if own["rdma"]:
         arguments["devices"] = ["/dev/infiniband:/dev/infiniband"]
-        arguments["capabilities"] = ["IPC_LOCK"]
-        arguments["ulimits"] = [*arguments.get("ulimits", []), "memlock:-1:-1"]
+        arguments["capabilities"] = [*arguments.get("capabilities", []), "IPC_LOCK"]
+        arguments["ulimits"] = _hardening.merged("ulimits", arguments.get("ulimits", []), ["memlock:-1:-1"])
     if rank:
         # There is no API here to ask. The member exists as long as its engine and the whole group do.
         arguments["healthcheck"]["test"] = ["CMD", "test", "-e", "/tmp/group-member-runs"]
@@ -347,6 +378,10 @@ def _with_ray(serve, rank, own, head, ports, placement, node):
 
 def _environment(service, plan, settings):
     environment = {
+        # Every library keeps what it compiles somewhere below the home directory: that is on the host, and writable.
+        "HOME": CACHE_PATH,
+        "PYTHONUSERBASE": "/root/.local",  # what an image installed there is still found
+        "VLLM_CACHE_ROOT": CACHE_PATH,
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
@@ -420,19 +455,21 @@ def url_inside(service, port, network):
 
 
 def with_operators_wishes(arguments, service):
-    """`container:` of the service on top: mappings are merged, lists appended, anything else replaced."""
+    """`container:` of the service on top: mappings are merged, lists appended, anything else replaced.
+
+    In a list an entry for the same thing (a limit, a path) replaces ours.
+    """
     wishes = dict(service.get("container") or {})
     for key in wishes:
         if key in values.CONTAINER_ELSEWHERE:
             instead = values.CONTAINER_ELSEWHERE[key]
             raise ContainerError(f"service {service['name']!r}: container.{key} is set by {instead} of the service")
-    if "shm_size" in wishes and "ipc_mode" not in wishes:
-        arguments.pop("ipc_mode", None)
+    _hardening.loosened(arguments, wishes)
     for key, value in wishes.items():
         if key in _MERGED:
             arguments[key] = {**arguments.get(key, {}), **value}
         elif key in _APPENDED:
-            arguments[key] = [*arguments.get(key, []), *value]
+            arguments[key] = _hardening.merged(key, arguments.get(key, []), value)
         else:
             arguments[key] = value
     return arguments

@@ -64,6 +64,10 @@ engine:
   returned: always
   type: str
   sample: 26.1.5
+selinux:
+  description: Whether the container engine confines containers with SELinux, so that what they mount needs a label.
+  returned: always
+  type: bool
 containers:
   description:
     - By name, with C(id), C(image), C(image_id), C(labels) (those of this collection, without their common beginning),
@@ -158,6 +162,7 @@ def main():
     module.exit_json(
         changed=False,
         engine=engine,
+        selinux="name=selinux" in ((docker.get("/info") or {}).get("SecurityOptions") or []),
         proven={name: id for path in params["directories"] for name, id in proven_in(path).items()},
         containers={container["name"]: container for container in found if container},
         images={name: (docker.get("/images/%s/json" % name) or {}).get("Id") for name in params["images"]},

@@ -93,14 +93,14 @@ LABEL = _container_state.LABEL + "check"
 
 def run(docker, params):
     """(exit code, output) of the script inside the image, as `docker run --rm --pull never` would tell it."""
-    binds = ["%s:%s:ro" % tuple(volume.split(":")[:2]) for volume in params["volumes"]]
     body = {
         "Image": params["image"],
         "Entrypoint": ["python3"],
         "Cmd": ["-c", _vllm_config_check.SCRIPT, str(params["timeout"]), "serve", *params["command"]],
-        "Env": ["%s=%s" % pair for pair in params["env"].items()],
+        # The service's own home is mounted read-only here.
+        "Env": ["%s=%s" % pair for pair in {**params["env"], "HOME": "/tmp"}.items()],
         "Labels": {LABEL: "true"},
-        "HostConfig": {"Binds": binds, "NetworkMode": "none", "LogConfig": {"Type": "json-file"}},
+        "HostConfig": _vllm_config_check.host_config(params["volumes"]),
     }
     status, answer = docker.call("POST", "/containers/create", body, timeout=60)
     if status != 201:

@@ -232,6 +232,45 @@ def test_pipeline_and_tensor_ranks():
         ("torch.distributed.DistBackendError: NCCL error in: …, unhandled system error", "nccl", "env", "NCCL_DEBUG"),
         ("OSError: [Errno 28] No space left on device: '/dev/shm/psm_1'", "shm_too_small", "container", "shm_size"),
         ("OSError: [Errno 24] Too many open files", "too_many_open_files", "container", "nofile"),
+        (
+            "OSError: [Errno 30] Read-only file system: '/opt/kernels/cache'",
+            "read_only_root",
+            "container",
+            "/opt/kernels/cache set container: {tmpfs: [",
+        ),
+        (
+            "terminate called after throwing an instance of 'std::filesystem::filesystem_error' what(): filesystem error: "
+            "cannot create directories: Read-only file system [/var/lib/x]",
+            "read_only_root",
+            "container",
+            "/var/lib/x",
+        ),
+        (
+            "thread 'main' panicked: Read-only file system (os error 30)",
+            "read_only_root",
+            "container",
+            "read_only: false",
+        ),
+        (
+            "ImportError: /run/x/launcher.so: failed to map segment from shared object",
+            "tmpfs_without_exec",
+            "container",
+            "exec",
+        ),
+        ("RuntimeError: can't start new thread", "too_many_processes", "container", "pids_limit"),
+        (
+            "BlockingIOError: [Errno 11] Resource temporarily unavailable",
+            "too_many_processes",
+            "container",
+            "pids_limit",
+        ),
+        (
+            "PermissionError: [Errno 13] Permission denied: '/data/models/m/model.safetensors'",
+            "capability_missing",
+            "container",
+            "/data/models/m/model.safetensors",
+        ),
+        ("PermissionError: [Errno 1] Operation not permitted", "capability_missing", "container", "capabilities"),
         ("RuntimeError: the moon is in the wrong phase", "unknown", None, "not known"),
     ],
 )

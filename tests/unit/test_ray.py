@@ -36,7 +36,7 @@ def test_an_existing_cluster_is_joined_by_all():
 def test_every_port_is_pinned():
     _, said = words()
     pinned = [value for name, value in said.items() if name.endswith("port")]
-    assert len(pinned) == len(set(pinned)) == 10
+    assert len(pinned) == len(set(pinned)) == 11
     assert int(said["--max-worker-port"]) - int(said["--min-worker-port"]) > 500
 
 
@@ -49,9 +49,28 @@ def test_gpus(injection, ids):
 
 
 def test_shared_memory():
-    assert words()[0]["ipc_mode"] == "host"
+    assert (words()[0]["ipc_mode"], words()[0]["shm_size"]) == ("private", "8g")  # the object store alone takes 4
     arguments, _ = words({**CLUSTER, "shm_size": "10.24g"})
-    assert arguments["shm_size"] == "10.24g" and "ipc_mode" not in arguments
+    assert (arguments["shm_size"], arguments["ipc_mode"]) == ("10.24g", "private")
+    arguments, _ = words({**CLUSTER, "settings": {"ipc_mode": "host"}})
+    assert arguments["ipc_mode"] == "host" and "shm_size" not in arguments
+
+
+def test_a_node_may_do_little():
+    arguments, _ = words()
+    assert arguments["cap_drop"] == ["ALL"] and "capabilities" not in arguments and arguments["read_only"]
+    assert arguments["security_opts"] == ["no-new-privileges:true"]
+    loose, _ = words({**CLUSTER, "settings": {"read_only": False, "capabilities": ["SYS_PTRACE"]}})
+    assert not loose["read_only"] and loose["capabilities"] == ["SYS_PTRACE"] and "tmpfs" not in loose
+    with pytest.raises(ValueError, match="unknown in ray_cluster_container_settings: readonly"):
+        words({**CLUSTER, "settings": {"readonly": False}})
+
+
+def test_only_who_has_the_token_may_ask():
+    arguments, _ = words({**CLUSTER, "token": "/etc/inferops/ray/ray.token"})
+    assert (arguments["env"]["RAY_AUTH_MODE"], arguments["env"]["RAY_AUTH_TOKEN_PATH"]) == ("token", _ray.TOKEN_PATH)
+    assert f"/etc/inferops/ray/ray.token:{_ray.TOKEN_PATH}:ro" in arguments["volumes"]
+    assert "RAY_AUTH_MODE" not in words()[0]["env"]  # a cluster that was there before has its own
 
 
 def test_nodes_that_left_do_not_count():

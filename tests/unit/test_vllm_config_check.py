@@ -57,3 +57,10 @@ def test_an_image_that_cannot_be_asked_is_no_refusal():
 
 def test_the_script_is_python():
     compile(_vllm_config_check.SCRIPT, "script", "exec")
+
+
+def test_what_reads_a_model_may_do_nothing_else():
+    config = _vllm_config_check.host_config(["/data/m:/data/m", "/c:/root/.cache/vllm:z", "/x:/x:ro"])
+    assert config["Binds"] == ["/data/m:/data/m:ro", "/c:/root/.cache/vllm:ro,z", "/x:/x:ro"]
+    assert config["NetworkMode"] == "none" and config["CapDrop"] == ["ALL"] and config["PidsLimit"] > 0
+    assert config["SecurityOpt"] == ["no-new-privileges:true"]

@@ -56,7 +56,7 @@ def test_qwen2_5_7b_on_device_2():
     assert args["device_requests"] == [{"driver": "nvidia", "device_ids": [UUIDS[2]], "capabilities": [["gpu"]]}]
     assert args["image"] == "vllm/vllm-openai:latest"
     assert args["published_ports"] == ["8000:8000"]
-    assert args["ipc_mode"] == "host"
+    assert (args["ipc_mode"], args["shm_size"]) == ("private", "3g")  # in place of --ipc=host
     assert f"{MODELS}/Qwen/Qwen2.5-7B-Instruct:{MODELS}/Qwen/Qwen2.5-7B-Instruct:ro" in args["volumes"]
     assert args["entrypoint"] + args["command"] == [
         "vllm",
@@ -122,7 +122,7 @@ def test_vision_on_eight_gpus_and_the_hosts_network():
     assert gpus_of(args) == UUIDS
     assert args["network_mode"] == "host"
     assert "published_ports" not in args
-    assert args["ipc_mode"] == "host"
+    assert (args["ipc_mode"], args["shm_size"]) == ("private", "10g")
     assert args["entrypoint"] == ["vllm", "serve"]
     expected = {
         "host": "0.0.0.0",
@@ -215,8 +215,7 @@ def test_operator_has_the_last_word_on_the_container():
         "container": {"shm_size": "10.24g", "volumes": ["/lora:/lora:ro"], "labels": {"team": "x"}, "cpus": 8},
     }
     args, _ = render(declared, [0])
-    assert args["shm_size"] == "10.24g"
-    assert "ipc_mode" not in args
+    assert (args["ipc_mode"], args["shm_size"]) == ("private", "10.24g")
     assert args["volumes"][-1] == "/lora:/lora:ro" and len(args["volumes"]) == 4
     assert args["labels"]["team"] == "x" and len(args["labels"]) > 1
     assert (args["cpus"], args["env"]["NCCL_DEBUG"], args["env"]["HF_HUB_OFFLINE"]) == (8, "INFO", "0")

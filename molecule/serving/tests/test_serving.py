@@ -103,3 +103,46 @@ def test_what_was_allocated_is_kept_beside_what_was_planned():
     assert terms["kv_cache"]["actual"] == 2**30
     assert terms["kv_cache_tokens"]["actual"] > 0
     assert told["within"]
+
+
+LOOK = """
+import glob, json, os
+status = dict(line.split(":", 1) for line in open("/proc/1/status").read().splitlines())
+found = {name: status[name].strip() for name in ("NoNewPrivs", "CapEff", "CapBnd", "Seccomp")}
+found["mounts"] = {line.split()[1]: line.split()[3].split(",") for line in open("/proc/mounts")}
+found["pids"] = [open(path).read().strip() for path in glob.glob("/sys/fs/cgroup/**/pids.max", recursive=True)]
+found["ipc"] = os.readlink("/proc/self/ns/ipc")
+refused = []
+for path in ("/written", "/etc/written", "/root/written", "/usr/written", "/etc/vllm/config.yaml"):
+    try:
+        open(path, "a").close()
+    except OSError as error:
+        refused.append([path, error.errno])
+for path in ("/tmp/written", "/dev/shm/written", os.path.expanduser("~/written")):
+    open(path, "w").close()
+    os.unlink(path)
+print(json.dumps(dict(found, refused=refused)))
+"""
+
+
+@pytest.mark.parametrize("service", PORTS)
+def test_the_container_may_do_little(host, service):
+    seen = json.loads(host.check_output("docker exec %s python3 -c %s", service, LOOK))
+    assert seen["NoNewPrivs"] == "1"
+    assert int(seen["CapEff"], 16) == int(seen["CapBnd"], 16) == 0
+    assert seen["Seccomp"] == "2"
+    assert "ro" in seen["mounts"]["/"]
+    assert "noexec" not in seen["mounts"]["/tmp"]  # what is compiled at the start is loaded from there
+    assert {"nosuid", "nodev"} <= set(seen["mounts"]["/tmp"])
+    assert len(seen["refused"]) == 5
+    assert "16384" in seen["pids"] or inspect(host, service)["HostConfig"]["PidsLimit"] == 16384
+    assert seen["ipc"] != host.check_output("readlink /proc/1/ns/ipc")
+
+
+@pytest.mark.parametrize("service", PORTS)
+def test_the_container_has_what_was_asked_for(host, service):
+    asked = inspect(host, service)["HostConfig"]
+    assert asked["ReadonlyRootfs"] and asked["CapDrop"] == ["ALL"] and asked["IpcMode"] == "private"
+    assert asked["ShmSize"] == 3 * 2**30
+    assert not asked["Privileged"] and not asked["CapAdd"]
+    assert "no-new-privileges:true" in asked["SecurityOpt"]
