@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_engine import fates
 from ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_container import gpu_run_options
 
 
@@ -23,4 +24,4 @@ def docker_ulimits(limits):
 
 class FilterModule:
     def filters(self):
-        return {"docker_ulimits": docker_ulimits, "gpu_run_options": gpu_run_options}
+        return {"docker_ulimits": docker_ulimits, "docker_fates": fates, "gpu_run_options": gpu_run_options}

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the inferops.gpu_host maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Merging into a daemon.json that others write too: only what was asked for changes, everything else keeps its bytes.
+"""Reading and editing the text of a daemon.json: only what was asked for changes, everything else keeps its bytes.
 
 A configuration is a dict; a *path* is the tuple of keys that leads to a value in it. Mappings are merged key by key,
-anything else (also a list) is one value. Each *owner* (a role, say) has its own set of paths in the *memory*.
+anything else (also a list) is one value.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import json
 import re
 from json.decoder import scanstring
 
-# What dockerd takes over on SIGHUP; a change of anything else needs a restart.
+# What dockerd takes over on SIGHUP; a change of anything else needs a restart. Authorization plugins are missing on
+# purpose: a wrong one ends the engine on SIGHUP, and only a restart is watched and taken back.
 RELOADABLE_KEYS = frozenset(
     [
-        "authorization-plugins",
         "debug",
         "default-runtime",
         "insecure-registries",
@@ -30,6 +30,9 @@ RELOADABLE_KEYS = frozenset(
         "shutdown-timeout",
     ]
 )
+MAX_BYTES = 1024 * 1024
+_MAX_DEPTH = 32
+BYTE_ORDER_MARK = "\ufeff"  # engines from 23.0 on read a file that begins with one
 _DEFAULT_INDENT = "  "
 
 
@@ -37,29 +40,70 @@ class DaemonJsonError(ValueError):
     """The text is not a daemon.json; the message names the line."""
 
 
-class OwnerConflictError(ValueError):
-    """Two owners want different values for one key."""
-
-
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
 def parse(text):
     """The configuration in `text`; an empty file is an empty configuration, as it is for dockerd."""
-    if not text.strip():
+    body = text[len(BYTE_ORDER_MARK) :] if text.startswith(BYTE_ORDER_MARK) else text
+    if not body.strip():
         return {}
+    twice = []
+
+    def members(pairs):
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _value in pairs]
+            twice.append(next(key for key in keys if keys.count(key) > 1))
+        return found
+
     try:
-        config = json.loads(text, parse_constant=_refuse_constant)
+        config = json.loads(body, parse_constant=_refuse_constant, parse_float=_finite_float, object_pairs_hook=members)
     except json.JSONDecodeError as error:
-        raise DaemonJsonError(_explain(text, error)) from None
+        raise DaemonJsonError(_explain(body, error)) from None
+    except RecursionError:
+        raise DaemonJsonError("line 1: it is nested more than %d levels deep" % _MAX_DEPTH) from None
+    except DaemonJsonError:
+        raise
+    except ValueError:  # a number of thousands of digits
+        raise DaemonJsonError("line 1: it holds a number that is too long") from None
     if not isinstance(config, dict):
         raise DaemonJsonError("line 1: the file holds a %s, not an object in braces" % type(config).__name__)
-    _refuse_duplicates(text, text.index("{"))
+    if _deeper_than(config, _MAX_DEPTH):
+        raise DaemonJsonError("line 1: it is nested more than %d levels deep" % _MAX_DEPTH)
+    try:
+        json.dumps(config, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise DaemonJsonError("line 1: it holds one half of a character (\\ud800 to \\udfff)") from None
+    if twice:
+        _refuse_duplicates(text, text.index("{"))
+        raise DaemonJsonError("line 1: the key %s occurs twice in one object" % json.dumps(twice[0]))
     return config
 
 
 def _refuse_constant(name):
-    raise DaemonJsonError("%s is not JSON; dockerd does not read it" % name)
+    raise DaemonJsonError("line 1: %s is not JSON; dockerd does not read it" % name)
+
+
+def _finite_float(text):
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise DaemonJsonError("line 1: %s is no number that dockerd can read" % text[:40])
+    return number
+
+
+def _deeper_than(value, limit):
+    level = [value]
+    for _depth in range(limit):
+        level = [
+            inner
+            for item in level
+            for inner in (item.values() if isinstance(item, dict) else item)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _line(text, position):
@@ -114,20 +158,20 @@ def leaf_paths(config):
     return sorted(found)
 
 
-_ABSENT = object()
+ABSENT = object()
 
 
-def _lookup(config, path):
+def lookup(config, path):
     for key in path:
         if not isinstance(config, dict) or key not in config:
-            return _ABSENT
+            return ABSENT
         config = config[key]
     return config
 
 
-def _same(one, other):
+def same(one, other):
     """Equality as JSON sees it: true is not 1, and the order of keys does not matter."""
-    if one is _ABSENT or other is _ABSENT:
+    if one is ABSENT or other is ABSENT:
         return one is other
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
@@ -135,7 +179,7 @@ def _same(one, other):
 def changed_keys(before, after):
     """The top-level keys whose value differs, sorted."""
     keys = set(before) | set(after)
-    return sorted(key for key in keys if not _same(before.get(key, _ABSENT), after.get(key, _ABSENT)))
+    return sorted(key for key in keys if not same(before.get(key, ABSENT), after.get(key, ABSENT)))
 
 
 # --- editing ---------------------------------------------------------------------------------------------------------
@@ -220,7 +264,7 @@ def _insert(text, start, key, value):
     return text[:end] + added + text[end:]
 
 
-def _set(text, path, value):
+def set_value(text, path, value):
     start = text.index("{")
     for depth, key in enumerate(path):
         member = next((item for item in _members(text, start)[0] if item.key == key), None)
@@ -231,14 +275,14 @@ def _set(text, path, value):
             start = member.value_start
             continue
         new = _nest(rest, value)
-        if _same(json.loads(text[member.value_start : member.end]), new):
+        if same(json.loads(text[member.value_start : member.end]), new):
             return text
         rendered = _render(new, _indent_at(text, member.start), _indent_unit(text))
         return text[: member.value_start] + rendered + text[member.end :]
     return text
 
 
-def _remove(text, path):
+def remove_value(text, path):
     """`text` without the member at `path`; a mapping that becomes empty goes with it."""
     start = text.index("{")
     for depth, key in enumerate(path):
@@ -256,79 +300,59 @@ def _remove(text, path):
                 return text[: member.start] + text[members[index + 1].start :]
             return text[: members[index - 1].end] + text[member.end :]
         elif depth:
-            return _remove(text, path[:-1])
+            return remove_value(text, path[:-1])
         else:
             return text[: start + 1] + text[close:]
     return text
 
 
-def _merged(config, path, value):
+def with_value(config, path, value):
     """A copy of `config` with `value` at `path`."""
     key, rest = path[0], path[1:]
     if not rest:
         return dict(config, **{key: value})
     inner = config.get(key)
-    return dict(config, **{key: _merged(inner if isinstance(inner, dict) else {}, rest, value)})
+    return dict(config, **{key: with_value(inner if isinstance(inner, dict) else {}, rest, value)})
 
 
-def _without(config, path):
+def without_value(config, path):
     key, rest = path[0], path[1:]
     if key not in config or (rest and not isinstance(config[key], dict)):
         return config
-    inner = _without(config[key], rest) if rest else {}
+    inner = without_value(config[key], rest) if rest else {}
     if inner:
         return dict(config, **{key: inner})
     return {name: value for name, value in config.items() if name != key}
 
 
-# --- merging ---------------------------------------------------------------------------------------------------------
+def value_text(text, path):
+    """The bytes of the value at `path`, which is there."""
+    start = text.index("{")
+    for key in path:
+        member = next(item for item in _members(text, start)[0] if item.key == key)
+        start = member.value_start
+    return text[member.value_start : member.end]
 
 
-def merge(text, wanted, owners, owner):
-    """Brings what `owner` wants into `text`.
-
-    `owners` maps every owner to the list of paths it has set so far. Paths that `owner` no longer wants are removed,
-    unless another owner wants them too. Returns (new text, new owners).
-    """
-    config = parse(text)
-    mine = leaf_paths(wanted)
-    others = {tuple(path): name for name, paths in owners.items() if name != owner for path in paths}
-    for path in mine:
-        present = _lookup(config, path)
-        if path in others and present is not _ABSENT and not _same(present, _lookup(wanted, path)):
-            raise OwnerConflictError(
-                "%s is set to %s by %s, and %s wants %s"
-                % (".".join(path), json.dumps(present), others[path], owner, json.dumps(_lookup(wanted, path)))
-            )
-
-    new_text = text if text.strip() else "{}\n"
-    expected = config
-    for path in (tuple(path) for path in owners.get(owner, [])):
-        still_wanted = any(other[: len(path)] == path for other in [*mine, *others])
-        present = _lookup(expected, path)
-        if still_wanted or present is _ABSENT or (isinstance(present, dict) and present):
-            continue
-        new_text, expected = _remove(new_text, path), _without(expected, path)
-    for path in mine:
-        value = _lookup(wanted, path)
-        new_text, expected = _set(new_text, path, value), _merged(expected, path, value)
-
-    if not _same(parse(new_text), expected):  # the editor above is wrong; better no change than a wrong one
-        raise AssertionError("the edited text does not mean what was intended: " + new_text)
-    if not text.strip() and not expected:
-        new_text = text
-    new_owners = {name: [list(path) for path in paths] for name, paths in owners.items() if name != owner and paths}
-    if mine:
-        new_owners[owner] = [list(path) for path in mine]
-    return new_text, new_owners
+def put_back(text, path, bytes_of_value):
+    """`text` with the bytes `bytes_of_value` as the value at `path`."""
+    text = set_value(text, path, None)
+    start = text.index("{")
+    for key in path:
+        member = next(item for item in _members(text, start)[0] if item.key == key)
+        start = member.value_start
+    return text[: member.value_start] + bytes_of_value + text[member.end :]
 
 
-def both_owners(one, other):
-    """The union of two memories, for the moment in which either may be true."""
-    return {
-        name: [list(path) for path in sorted({tuple(path) for path in one.get(name, []) + other.get(name, [])})]
-        for name in sorted(set(one) | set(other))
-    }
+# --- secrets ---------------------------------------------------------------------------------------------------------
+
+
+def holds_secret(text):
+    """Whether `text` should be nobody's but its owner's: a password in a URL, or a value whose name says so."""
+    return without_passwords(text) != text or _SECRET_NAME.search(text) is not None
+
+
+_SECRET_NAME = re.compile(r'(?i)"[^"]{0,80}(?:token|passw|secret|credential|api-?key)[^"]{0,80}"\s{0,9}:\s{0,9}"[^"]')
 
 
 def without_passwords(text):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 
@@ -139,6 +140,64 @@ def failure_reason(log):
     return lines[-1] if lines else ""
 
 
+def data_root(config, argv, default):
+    """Where an engine with this configuration and command line keeps its data."""
+    given = [option_value(argv, option) for option in ("--data-root", "--graph", "-g")]
+    return config.get("data-root") or config.get("graph") or next((value for value in given if value), "") or default
+
+
+def same_root(one, other):
+    """Whether two data roots are one; an engine that maps user IDs names a directory below the one asked for."""
+    plain = [os.path.realpath(re.sub(r"/\d+\.\d+/?$", "", path)) for path in (one, other)]
+    return plain[0] == plain[1]
+
+
+def impostor(info, version, traces):
+    """What is taken for Docker here and is no engine of this host's own, with the way out; empty when all is well.
+
+    `traces` says what lies on the disk: {snap, desktop, podman: bool, users: [names], system: bool}.
+    """
+    components = [str(part.get("Name", "")) for part in version.get("Components") or []]
+    if traces["podman"] or any(name.startswith("Podman") for name in components):
+        return (
+            "podman answers in Docker's place (package podman-docker). Remove that package, which leaves podman itself "
+            "alone (docker_remove_packages: [podman-docker]), or the link /run/docker.sock, if that is all there is."
+        )
+    if traces["snap"] or str(info.get("DockerRootDir", "")).startswith("/var/snap/"):
+        return (
+            "Docker is installed as a snap, which is confined and gives containers no GPUs. Save what it holds in "
+            "/var/snap/docker/common, remove it (snap remove docker), and run again."
+        )
+    if traces["desktop"] or str(info.get("OperatingSystem", "")).startswith("Docker Desktop"):
+        return (
+            "Docker Desktop is installed, whose engine runs in a virtual machine without this host's GPUs. Remove it "
+            "(package docker-desktop), and run again."
+        )
+    if traces["users"] and not traces["system"] and not info:
+        return (
+            "Docker runs here only without root, for %s, and the system's engine is switched off. Name that user in "
+            "docker_rootless_user to have both, or switch the system's engine on: systemctl enable --now docker."
+            % ", ".join(traces["users"])
+        )
+    return ""
+
+
+def fates(before, after):
+    """What became of the containers that ran before, in words."""
+    now = {container["id"]: container for container in after}
+    told = []
+    for container in before:
+        found = now.get(container["id"])
+        if not found:
+            fate = "does not run any more"
+        elif found["started_at"] == container["started_at"]:
+            fate = "kept running"
+        else:
+            fate = "was stopped and runs again"
+        told.append("%s %s" % (container["name"], fate))
+    return ", ".join(told)
+
+
 def gpu_claim(container):
     """Why this container (as `docker inspect` shows it) is one that uses GPUs; empty when it is not."""
     host = container.get("HostConfig") or {}
@@ -161,7 +220,7 @@ def gpu_claim(container):
 
 
 def running_containers(containers, labels):
-    """Inspected containers as [{name, id, image, reason}], sorted by name.
+    """Inspected containers as [{name, id, image, reason, started_at, auto_remove}], sorted by name.
 
     `reason` says why a restart of the engine must not stop the container unasked: it uses GPUs, or carries one of
     `labels`. It is empty for the others.
@@ -176,6 +235,8 @@ def running_containers(containers, labels):
                 "id": container.get("Id", "")[:12],
                 "image": config.get("Image", ""),
                 "reason": gpu_claim(container) or ("carries the label " + marked[0] if marked else ""),
+                "started_at": (container.get("State") or {}).get("StartedAt", ""),
+                "auto_remove": bool((container.get("HostConfig") or {}).get("AutoRemove")),
             }
         )
     return sorted(listed, key=lambda item: item["name"])

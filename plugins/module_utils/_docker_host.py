@@ -12,16 +12,44 @@ import os
 import pwd
 import shutil
 import socket
+import time
+from urllib.parse import quote
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _bounded_http
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_engine import environment, expand, unit_settings
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import MIB
-from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import UntrustedError, bounded_json
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import (
+    UntrustedError,
+    bounded_json,
+    read_file,
+)
 
 LONGEST_ANSWER = 64 * MIB  # of a host with a thousand containers
 
+MAX_FILE_BYTES = MIB
+MAX_LOG_BYTES = 256 * 1024
+# Where the engine keeps what it has; more than this many of a kind need not be counted.
+_HOLDINGS = {
+    "containers": ["containers/*"],
+    "images": ["image/*/imagedb/content/sha256/*"],
+    "volumes": ["volumes/*/_data"],
+}
+_ENOUGH = 1000
 # Debian's unit and docker_engine read it at every start of the engine.
 ENVIRONMENT_FILE = "/etc/default/docker"
+
+
+class UnreadableFileError(Exception):
+    """What is there is no file of a reasonable size; the message names it."""
+
+
+def read_text(path, limit=MAX_FILE_BYTES):
+    """The text of a file, with byte order mark and line ends. Never waits for a writer, never reads without a bound."""
+    os.stat(path)  # that there is none is for the caller to judge
+    try:
+        return read_file(path, error=UnreadableFileError, limit=limit).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UnreadableFileError("%s is not UTF-8 text: %s" % (path, error)) from None
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -49,6 +77,7 @@ class DockerHost:
             self.uid, self.gid = account.pw_uid, account.pw_gid
             runtime_dir = "/run/user/%d" % account.pw_uid
             self.config_file = os.path.join(account.pw_dir, ".config/docker/daemon.json")
+            self.default_data_root = os.path.join(account.pw_dir, ".local/share/docker")
             self.as_user = ["runuser", "-u", user, "--", "env", "XDG_RUNTIME_DIR=" + runtime_dir]
             self.systemctl = [*self.as_user, "systemctl", "--user"]
             self.unit_directories = ["/etc/systemd/user", os.path.join(account.pw_dir, ".config/systemd/user")]
@@ -56,6 +85,7 @@ class DockerHost:
             self.uid = self.gid = 0
             runtime_dir = "/run"
             self.config_file = "/etc/docker/daemon.json"
+            self.default_data_root = "/var/lib/docker"
             self.as_user = []
             self.systemctl = ["systemctl"]
             self.unit_directories = ["/usr/lib/systemd/system", "/run/systemd/system", "/etc/systemd/system"]
@@ -65,6 +95,7 @@ class DockerHost:
             self.socket = elsewhere[len("unix://") :]  # where Ansible's Docker modules go, too
         self.pid_file = os.path.join(runtime_dir, "docker.pid")
         self.has_systemd = os.path.isdir("/run/systemd/system")
+        self.log_file = "/var/log/dockerd.log"  # of an engine that was started without systemd
 
     def get(self, path, timeout=10):
         """The answer of the engine's API as data; None when it does not answer."""
@@ -134,13 +165,77 @@ class DockerHost:
             boot = "boot"
         return "%s/%d/%s" % (boot, pid, self.process_start(pid))
 
+    # --- what the engine says and keeps ------------------------------------------------------------------------------
+
+    def log_mark(self):
+        """A place in the engine's log, for log_since()."""
+        try:
+            return {"time": time.time(), "size": os.path.getsize(self.log_file)}
+        except OSError:
+            return {"time": time.time(), "size": 0}
+
+    def log_since(self, mark):
+        """What the engine has written since then, as far as it can be found."""
+        if self.has_systemd:
+            unit = "_SYSTEMD_USER_UNIT=docker.service" if self.user else "_SYSTEMD_UNIT=docker.service"
+            since = "@%d" % int(mark["time"])
+            argv = ["journalctl", unit, "--since", since, "--no-pager", "--output", "cat", "--lines", "200"]
+            return self.run(argv)[1]
+        try:
+            with open(self.log_file, "rb") as stream:
+                stream.seek(mark["size"])
+                return stream.read(MAX_LOG_BYTES).decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+    def reloads_since(self, moment):
+        """Whether the engine has told of a reload since then; None when it cannot be asked."""
+        filters = quote(json.dumps({"type": {"daemon": True}, "event": {"reload": True}}))
+        path = "/events?since=%.9f&until=%.9f&filters=%s" % (moment, time.time() + 0.01, filters)
+        answer = self.get_bytes(path, timeout=5)
+        return None if answer is None else b'"reload"' in answer
+
+    def holdings(self, root):
+        """How many containers, images and volumes lie below a data root, whether or not an engine runs with it."""
+        held = {}
+        roots = [root, *glob.glob(os.path.join(glob.escape(root), "[0-9]*.[0-9]*"))]  # one per mapping of user IDs
+        for kind, patterns in _HOLDINGS.items():
+            found = (
+                path for base in roots for pattern in patterns for path in glob.iglob(glob.escape(base) + "/" + pattern)
+            )
+            held[kind] = sum(1 for _path, _number in zip(found, range(_ENOUGH)))
+        return held
+
+    def traces(self):
+        """Signs on the disk of what impostor() knows."""
+        link = os.path.realpath(shutil.which("docker") or "/usr/bin/docker")
+        users = []
+        for path in glob.glob("/run/user/*/docker.sock"):
+            try:
+                users.append(pwd.getpwuid(int(path.split("/")[3])).pw_name)
+            except (KeyError, ValueError):
+                continue
+        enabled = self.run([*self.systemctl, "is-enabled", "--quiet", "docker.service"])[0] == 0
+        return {
+            "snap": os.path.exists("/snap/docker/current") or link.startswith("/snap/"),
+            "desktop": os.path.exists("/opt/docker-desktop") or "docker-desktop" in link,
+            "podman": os.path.exists("/usr/share/doc/podman-docker") or "podman" in os.path.realpath(self.socket),
+            "users": sorted(users),
+            "system": bool(self.pid()) or not self.has_systemd or enabled,
+        }
+
+    def is_swarm_member(self, info, root):
+        """Whether the engine belongs to a swarm; a stopped one has written so below its data root."""
+        if info:
+            return (info.get("Swarm") or {}).get("LocalNodeState") not in (None, "", "inactive")
+        return os.path.exists(os.path.join(root, "swarm/docker-state.json"))
+
     @staticmethod
     def environment_file(path=ENVIRONMENT_FILE):
         """The variables that the file sets; none when there is no file."""
         try:
-            with open(path, encoding="utf-8", errors="replace") as stream:
-                return environment(stream.read())
-        except OSError:
+            return environment(read_text(path))
+        except (OSError, UnreadableFileError):
             return {}
 
     def _unit(self):
@@ -151,8 +246,10 @@ class DockerHost:
         for directory in self.unit_directories:
             for path in sorted(glob.glob(directory + "/docker.service.d/*.conf")):
                 if "# %s\n" % path not in text:
-                    with open(path, encoding="utf-8", errors="replace") as stream:
-                        text += "\n# %s\n%s\n" % (path, stream.read())
+                    try:
+                        text += "\n# %s\n%s\n" % (path, read_text(path))
+                    except (OSError, UnreadableFileError):
+                        continue  # systemd would not read it either
         return text
 
     def command_line(self):

@@ -13,19 +13,31 @@ author: "The inferops.gpu_host maintainers (@inferops)"
 description:
   - Brings O(config) into daemon.json. What was not asked about keeps every byte, order and white space included.
   - Remembers, in a file beside daemon.json with the ending C(.managed), what each O(owner) has set.
-    A key that is no longer in O(config) is removed again; keys that others wrote stay.
+    A key that is no longer in O(config) is removed again; keys that others wrote stay, and a value of theirs that gave
+    way to ours comes back. Their C(exec-opts) never give way.
+  - One lock holds for all owners, so that no key is lost when several plays merge at once.
   - Refuses a file that is not JSON, naming the line, and a key that dockerd's command line sets too, naming the unit
     file, since dockerd would not start with either.
   - Before the new file replaces the old, C(dockerd --validate) checks it where the engine has that (23.0 and newer).
   - What the engine can take over while it runs (runtimes, registry mirrors, live-restore and others) is handed to it
-    with SIGHUP, which no container notices. Everything else needs a restart, which this module never does.
+    with SIGHUP, which no container notices. Whether it took it is read from what the engine then says of itself and
+    writes to its log; when it did not, the file is put back as it was and the module fails with the engine's reason.
+  - Everything else needs a restart, which this module never does, also a key that goes: the engine keeps it until then.
     It says so in RV(restart_required), and goes on saying so in later runs until the engine was restarted.
+  - A file that is a symbolic link stays one; the file it leads to is written, if nobody but the engine's user may.
+  - A file that holds a password gets the mode 0600, and so does its copy.
 options:
   config:
     description:
       - The settings, in the names and shapes of daemon.json. Mappings are merged key by key, a list is one value.
       - Required with O(state=merged).
     type: dict
+  defaults:
+    description:
+      - The same for settings that give way to O(config) and to what others wrote in the file. C(live-restore) also
+        gives way on a member of a swarm, whose engine does not start with it.
+    type: dict
+    default: {}
   owner:
     description:
       - On whose behalf. Each owner has its own set of remembered keys.
@@ -36,8 +48,12 @@ options:
     description:
       - V(merged) makes O(config) so.
       - V(reverted) puts back the file that the engine last started with, after a change that it does not start with.
+        When that change had switched live-restore on, the file keeps this one key, so that the engine does not stop the
+        containers when it starts; call it again when the engine answers, and the key goes as well.
+      - V(absent) takes away what all owners have set, brings back what others had there, and forgets everything. The
+        engine is told nothing; it reads the file when it starts.
     type: str
-    choices: [merged, reverted]
+    choices: [merged, reverted, absent]
     default: merged
   path:
     description: The file, when it is not C(/etc/docker/daemon.json) or, with O(user), C(~/.config/docker/daemon.json).
@@ -49,6 +65,10 @@ options:
     description: Whether to keep a copy of the old file.
     type: bool
     default: true
+  abandon_data_root:
+    description: Whether C(data-root) may change although the old place holds containers, images or volumes.
+    type: bool
+    default: false
   write_when:
     description:
       - V(always) writes what was asked for.
@@ -100,12 +120,16 @@ unread_keys:
   elements: str
   returned: success
   sample: [log-driver, log-opts]
+live_restore_kept:
+  description: Whether the file that was put back still has our live-restore, until the module is called again.
+  type: bool
+  returned: when O(state=reverted)
 running:
   description: Whether the engine runs.
   type: bool
   returned: success
 reloaded:
-  description: Whether the running engine was told with SIGHUP (or would be, in check mode) to take over what it can.
+  description: Whether the running engine has taken over on SIGHUP (or would be told to, in check mode) what it can.
   type: bool
   returned: success
 changed_keys:
@@ -134,91 +158,15 @@ config:
 
 import contextlib
 import json
-import os
-import signal
 import tempfile
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _daemon_json as daemon_json
-from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_engine import configured_keys, option_value
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _daemon_merge as daemon_merge
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _docker_engine as docker_engine
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _docker_reload as docker_reload
+from ansible_collections.inferops.gpu_host.plugins.module_utils._daemon_store import Store
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
-
-MEMORY_COMMENT = "What inferops.gpu_host.docker_daemon_config has set in daemon.json, and for whom. Not read by Docker."
-
-
-class Store:
-    """daemon.json and the memory beside it. Every write is atomic and done as the engine's user."""
-
-    def __init__(self, module, host):
-        self.module = module
-        self.host = host
-        self.path = (
-            module.params["path"] or option_value(host.command_line()["argv"], "--config-file") or host.config_file
-        )
-        self.memory_path = self.path + ".managed"
-
-    @contextlib.contextmanager
-    def as_engine_user(self):
-        """A user's directory is not written as root: the user could have put a link there."""
-        if os.geteuid() == self.host.uid or os.geteuid() != 0:
-            yield
-            return
-        os.setegid(self.host.gid)
-        os.seteuid(self.host.uid)
-        try:
-            yield
-        finally:
-            os.seteuid(0)
-            os.setegid(0)
-
-    def read(self, path):
-        """The text of the file; None when there is none."""
-        with self.as_engine_user():
-            try:
-                with open(path, encoding="utf-8", newline="") as stream:
-                    return stream.read()
-            except FileNotFoundError:
-                return None
-            except UnicodeDecodeError as error:
-                self.module.fail_json(msg="%s is not UTF-8 text: %s" % (path, error))
-
-    def write(self, path, text, mode):
-        """Replaces the file, or removes it for None. A file that exists keeps its mode."""
-        with self.as_engine_user():
-            if text is None:
-                if os.path.exists(path):
-                    os.unlink(path)
-                return
-            directory = os.path.dirname(path)
-            os.makedirs(directory, mode=0o755, exist_ok=True)
-            descriptor, new = tempfile.mkstemp(prefix=".ansible-", dir=directory)
-            with open(descriptor, "w", encoding="utf-8", newline="") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(new, mode)
-            if os.path.exists(path):
-                self.module.atomic_move(new, path)  # takes over the mode, owner and context of the old file
-            else:
-                os.rename(new, path)
-
-    def read_memory(self):
-        text = self.read(self.memory_path)
-        try:
-            memory = json.loads(text) if text else {}
-        except ValueError as error:
-            self.module.fail_json(
-                msg="%s is damaged (%s). Remove it; the keys of daemon.json then count as foreign until set again."
-                % (self.memory_path, error)
-            )
-        return {"owners": memory.get("owners", {}), "unread": memory.get("unread")}
-
-    def write_memory(self, memory):
-        if memory["owners"] or memory["unread"]:
-            content = dict({"comment": MEMORY_COMMENT}, **memory)
-            self.write(self.memory_path, json.dumps(content, indent=2, sort_keys=True) + "\n", 0o600)
-        else:
-            self.write(self.memory_path, None, 0o600)
 
 
 def validate(module, text, path):
@@ -238,9 +186,9 @@ def validate(module, text, path):
     return True
 
 
-def refuse_conflicts(module, host, config, path):
-    start = host.command_line()
-    options = configured_keys(start["argv"])
+def refuse_conflicts(module, start, config, path):
+    """A key that the command line sets as well keeps dockerd from starting, and so does live-restore in a swarm."""
+    options = docker_engine.configured_keys(start["argv"])
     twice = sorted(set(config) & set(options))
     if twice:
         module.fail_json(
@@ -250,37 +198,85 @@ def refuse_conflicts(module, host, config, path):
         )
 
 
-def hand_over(host):
-    """Makes the running engine read what it can while running."""
-    pid = host.pid()
-    if pid:
-        os.kill(pid, signal.SIGHUP)
+def refuse_swarm(module, config, asked, owners, path):
+    """dockerd does not start with live-restore when it belongs to a swarm."""
+    ours = any(tuple(key) == ("live-restore",) for paths in owners.values() for key in paths)
+    if config.get("live-restore") is True:
+        module.fail_json(
+            msg="this engine belongs to a swarm, and does not start with live-restore, which %s. "
+            "Switch it off (docker_live_restore: false), or leave the swarm."
+            % ("is asked for" if asked.get("live-restore") or ours else "%s sets" % path)
+        )
+
+
+def refuse_abandoned_data(module, root, wanted, held):
+    """Docker moves nothing when its data root changes: what the old one holds is out of sight."""
+    kept = ", ".join("%d %s" % (number, kind) for kind, number in held.items() if number)
+    if kept and not docker_engine.same_root(root, wanted) and not module.params["abandon_data_root"]:
+        module.fail_json(
+            msg="the engine keeps %s in %s, and its data root would become %s, where they would not be seen. Nothing "
+            "was changed. Move them first (stop Docker, copy the directory), keep docker_data_root as it was, or set "
+            "docker_data_root_abandon to start empty." % (kept, root, wanted)
+        )
 
 
 def merge(module, host, store):
     text = store.read(store.path)
     memory = store.read_memory()
     owner = module.params["owner"]
+    start = host.command_line()
+    engine = host.identity()
+    info = (host.get("/info") or {}) if engine else {}
+    # What was true before the first change that this run of the engine has not read, or that no run has started with.
+    unread = memory["unread"]
+    on_disk = text
+    if unread and unread["reverting"]:  # a run was killed while it put the file back
+        text, memory = unread["text"], dict(memory, owners=unread["owners"], found=unread["found"])
+    if unread and engine and unread["engine"] != engine:
+        unread = None
+    base = unread or {
+        "engine": engine,
+        "text": text,
+        "owners": memory["owners"],
+        "found": memory["found"],
+        "mode": store.mode(),
+        "reverting": False,
+    }
     try:
         before = daemon_json.parse(text or "")
-        new_text, new_owners = daemon_json.merge(text or "", module.params["config"], memory["owners"], owner)
+        base_config = daemon_json.parse(base["text"] or "")
+        root = info.get("DockerRootDir") or docker_engine.data_root(base_config, start["argv"], host.default_data_root)
+        in_swarm = host.is_swarm_member(info, root)
+        defaults = module.params["defaults"]
+        if in_swarm:
+            defaults = {key: value for key, value in defaults.items() if key != "live-restore"}
+        asked = module.params["config"]
+        wanted = daemon_merge.combined(daemon_merge.yielding(defaults, before, asked, memory["owners"]), asked)
+        new_text, new_owners, new_found = daemon_merge.merge(
+            text or "", wanted, memory["owners"], owner, memory["found"]
+        )
         after = daemon_json.parse(new_text)
     except daemon_json.DaemonJsonError as error:
         module.fail_json(msg="%s is not valid and was left as it is: %s" % (store.path, error))
-    except daemon_json.OwnerConflictError as error:
-        module.fail_json(msg="%s: %s" % (store.path, daemon_json.without_passwords(str(error))))
-    refuse_conflicts(module, host, after, store.path)
+    except daemon_merge.OwnerConflictError as error:
+        module.fail_json(
+            msg="%s: %s. Variables that speak of it are docker_cgroup_driver, docker_daemon_options and "
+            "nvidia_container_toolkit_reload_protection; what others wrote is for them to remove."
+            % (store.path, daemon_json.without_passwords(str(error)))
+        )
+    refuse_conflicts(module, start, after, store.path)
+    if in_swarm:
+        refuse_swarm(module, after, asked, memory["owners"], store.path)
+    wanted_root = docker_engine.data_root(after, start["argv"], host.default_data_root)
+    if not docker_engine.same_root(root, wanted_root):
+        refuse_abandoned_data(module, root, wanted_root, host.holdings(root))
 
-    engine = host.identity()
-    # What was true before the first change that this run of the engine has not read, or that no run has started with.
-    unread = memory["unread"]
-    if unread and engine and unread["engine"] != engine:
-        unread = None
-    base = unread or {"engine": engine, "text": text, "owners": memory["owners"]}
-    unread_keys = daemon_json.changed_keys(daemon_json.parse(base["text"] or ""), after) if engine else []
-    reload = not module.params["user"] and not daemon_json.RELOADABLE_KEYS.isdisjoint(unread_keys)
-    restart = bool(unread_keys) and not (reload and daemon_json.RELOADABLE_KEYS.issuperset(unread_keys))
-    file_changes = new_text != (text or "")
+    unread_keys = daemon_json.changed_keys(base_config, after) if engine else []
+    # The engine forgets nothing on SIGHUP: what goes from the file it keeps until it starts anew.
+    reloadable = [key for key in unread_keys if key in daemon_json.RELOADABLE_KEYS and key in after]
+    reload = bool(reloadable) and not module.params["user"]
+    restart = bool(unread_keys) and not (reload and len(reloadable) == len(unread_keys))
+    file_changes = new_text != (on_disk or "")
 
     result = {
         "changed": file_changes or (reload and not restart),
@@ -295,7 +291,7 @@ def merge(module, host, store):
         "diff": {
             "before_header": store.path,
             "after_header": store.path,
-            "before": daemon_json.without_passwords(text or ""),
+            "before": daemon_json.without_passwords(on_disk or ""),
             "after": daemon_json.without_passwords(new_text),
         },
     }
@@ -306,19 +302,46 @@ def merge(module, host, store):
 
     # The memory goes first and claims what was and what will be true, so that a run killed here loses nothing.
     if file_changes:
-        claimed = daemon_json.both_owners(memory["owners"], new_owners)
-        store.write_memory({"owners": claimed, "unread": base})
-        if text is not None and module.params["backup"]:
-            with store.as_engine_user():
-                result["backup_file"] = module.backup_local(store.path)
-        store.write(store.path, new_text, 0o600 if daemon_json.without_passwords(new_text) != new_text else 0o644)
+        claimed = daemon_merge.both_owners(memory["owners"], new_owners)
+        found = new_found + [entry for entry in memory["found"] if entry not in new_found]
+        store.write_memory({"owners": claimed, "found": found, "unread": base})
+        if on_disk is not None and module.params["backup"]:
+            result["backup_file"] = store.back_up(on_disk)
+        store.write_config(new_text)
     if reload:
-        hand_over(host)
+        reason = docker_reload.refusal(host, after, reloadable)
+        if reason:
+            put_back = base if on_disk == new_text else {**base, "text": text, **pick(memory, "owners", "found")}
+            store.write_config(put_back["text"], put_back["mode"])
+            store.write_memory({**pick(put_back, "owners", "found"), "unread": None if put_back is base else unread})
+            docker_reload.hand_over(host)  # what it may have taken by halves
+            module.fail_json(
+                msg="the running engine did not take over %s: %s. %s was put back as it was; no container was touched."
+                % (", ".join(reloadable), daemon_json.without_passwords(reason), store.path)
+            )
     still_unread = base if restart or (not engine and (file_changes or unread)) else None
-    remembered = {"owners": new_owners, "unread": still_unread}
+    remembered = {"owners": new_owners, "found": new_found, "unread": still_unread}
     if file_changes or remembered != memory:
         store.write_memory(remembered)
     return result
+
+
+def pick(values, *keys):
+    return {key: values[key] for key in keys}
+
+
+def nothing_to_do(_module, host, store):
+    return {
+        "changed": False,
+        "changed_keys": [],
+        "unread_keys": [],
+        "restart_required": False,
+        "running": bool(host.identity()),
+        "reloaded": False,
+        "validated": False,
+        "file": store.path,
+        "config": {},
+    }
 
 
 def revert(module, host, store):
@@ -326,32 +349,89 @@ def revert(module, host, store):
     unread = memory["unread"]
     text = store.read(store.path)
     if not unread:
-        return {"changed": False, "restart_required": False, "file": store.path}
-    if not module.check_mode:
-        store.write(store.path, unread["text"], 0o644)
-        store.write_memory({"owners": unread["owners"], "unread": None})
+        return {"changed": False, "restart_required": False, "file": store.path, "live_restore_kept": False}
+    back = unread["text"]
+    if not unread["reverting"]:
+        back = with_live_restore(text, back)
+    kept = back != unread["text"]
+    backup = {}
+    if not module.check_mode and text != back:
+        if text is not None and module.params["backup"]:
+            backup = {"backup_file": store.back_up(text)}
+        # Until the engine runs the memory goes on knowing the whole way back.
+        going = dict(unread, reverting=True) if kept else unread
+        store.write_memory({"owners": unread["owners"], "found": unread["found"], "unread": going})
+        store.write_config(back, unread["mode"])
+    if not module.check_mode and not kept:
+        store.write_memory({"owners": unread["owners"], "found": unread["found"], "unread": None})
     return {
-        "changed": text != unread["text"],
-        "restart_required": host.identity() != unread["engine"],
+        "changed": text != back,
+        "restart_required": host.identity() != unread["engine"] and not unread["reverting"],
+        "file": store.path,
+        "live_restore_kept": kept,
+        **backup,
+        "diff": {
+            "before_header": store.path,
+            "after_header": store.path,
+            "before": daemon_json.without_passwords(text or ""),
+            "after": daemon_json.without_passwords(back or ""),
+        },
+    }
+
+
+def absent(module, host, store):
+    """The file as if this collection had never been here."""
+    memory, text = store.read_memory(), store.read(store.path)
+    new, owners, found = text or "", memory["owners"], memory["found"]
+    if memory["unread"] and memory["unread"]["reverting"]:
+        new, owners, found = memory["unread"]["text"] or "", memory["unread"]["owners"], memory["unread"]["found"]
+    try:
+        for owner in sorted(owners):
+            new, owners, found = daemon_merge.merge(new, {}, owners, owner, found)
+        new = new if not memory["owners"] or daemon_json.parse(new) else None
+    except daemon_json.DaemonJsonError as error:
+        module.fail_json(msg="%s is not valid and was left as it is: %s" % (store.path, error))
+    changed = new != text and bool(memory["owners"] or memory["unread"])
+    if not module.check_mode:
+        if changed:
+            store.write_config(new)
+        store.write_memory({"owners": {}, "found": [], "unread": None})
+    return {
+        "changed": changed,
         "file": store.path,
         "diff": {
             "before_header": store.path,
             "after_header": store.path,
             "before": daemon_json.without_passwords(text or ""),
-            "after": daemon_json.without_passwords(unread["text"] or ""),
+            "after": daemon_json.without_passwords(new or ""),
         },
     }
+
+
+def with_live_restore(failed, back):
+    """The text to put back, with live-restore when the failed one had it: a start without would stop the containers."""
+    try:
+        if daemon_json.parse(failed or "").get("live-restore") is not True:
+            return back
+        return daemon_json.set_value(back if back and back.strip() else "{}\n", ("live-restore",), True)
+    except (
+        daemon_json.DaemonJsonError,
+        ValueError,
+    ):  # somebody has broken a file meanwhile: there is nothing to add to
+        return back
 
 
 def main():
     module = RedactingModule(
         argument_spec={
             "config": {"type": "dict"},
+            "defaults": {"type": "dict", "default": {}},
             "owner": {"type": "str", "default": "default"},
-            "state": {"type": "str", "choices": ["merged", "reverted"], "default": "merged"},
+            "state": {"type": "str", "choices": ["merged", "reverted", "absent"], "default": "merged"},
             "path": {"type": "path"},
             "user": {"type": "str"},
             "backup": {"type": "bool", "default": True},
+            "abandon_data_root": {"type": "bool", "default": False},
             "write_when": {"type": "str", "choices": ["always", "no_restart"], "default": "always"},
         },
         required_if=[("state", "merged", ["config"])],
@@ -359,8 +439,17 @@ def main():
     )
     host = DockerHost(module, module.params["user"])
     store = Store(module, host)
-    act = merge if module.params["state"] == "merged" else revert
-    module.exit_json(**act(module, host, store))
+    if module.params["state"] == "reverted":
+        act = revert
+    elif module.params["state"] == "absent":
+        act = absent
+    elif module.params["config"] or module.params["defaults"] or store.remembers():
+        act = merge
+    else:  # nobody wants anything of this file, so nobody judges it
+        act = nothing_to_do
+    with store.lock() if act is not nothing_to_do else contextlib.nullcontext():
+        result = act(module, host, store)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

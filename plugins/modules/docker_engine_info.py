@@ -22,6 +22,9 @@ options:
     type: list
     elements: str
     default: []
+  record:
+    description: The file in which the role C(docker) keeps what it installed and stopped, to be returned as RV(record).
+    type: path
 extends_documentation_fragment:
   - inferops.gpu_host.attributes
   - inferops.gpu_host.attributes.info_module
@@ -87,6 +90,25 @@ socket:
   type: str
   returned: always
   sample: /run/docker.sock
+record:
+  description: What O(record) holds; empty when there is no such file.
+  type: dict
+  returned: always
+holdings:
+  description: How many containers, images and volumes lie below its data root, running or not; of each at most 1000.
+  type: dict
+  returned: always
+  sample: {containers: 1, images: 3, volumes: 0}
+swarm:
+  description: Whether the engine belongs to a swarm, running or not.
+  type: bool
+  returned: always
+impostor:
+  description:
+    - What is installed or answers in place of an engine of this host's own (a snap, Docker Desktop, podman, an engine
+      of a user), and the way out; empty when it is a real one or none.
+  type: str
+  returned: always
 guarded_containers:
   description: Those of RV(running_containers) that use GPUs or carry one of O(guard_labels).
   type: list
@@ -110,13 +132,28 @@ running_containers:
     reason:
       description: Why it is guarded; empty when it is not.
       type: str
+    started_at:
+      description: When it was started, in the engine's words.
+      type: str
+    auto_remove:
+      description: Whether it is gone once it stops (C(docker run --rm)).
+      type: bool
 """
 
 import importlib.util
+import json
 import re
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_engine import running_containers
-from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
+from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_engine import (
+    data_root,
+    impostor,
+    running_containers,
+)
+from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import (
+    DockerHost,
+    UnreadableFileError,
+    read_text,
+)
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 
@@ -128,9 +165,29 @@ def installed_version(module):
     return found.group(1) if found else "0"
 
 
+def recorded(module):
+    """What the record holds; empty without one."""
+    path = module.params["record"]
+    if not path:
+        return {}
+    try:
+        record = json.loads(read_text(path))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnreadableFileError, ValueError, RecursionError) as error:
+        module.fail_json(msg="the record %s cannot be read: %s" % (path, error))
+    if not isinstance(record, dict):
+        module.fail_json(msg="the record %s holds no object; move it away" % path)
+    return record
+
+
 def main():
     module = RedactingModule(
-        argument_spec={"user": {"type": "str"}, "guard_labels": {"type": "list", "elements": "str", "default": []}},
+        argument_spec={
+            "user": {"type": "str"},
+            "guard_labels": {"type": "list", "elements": "str", "default": []},
+            "record": {"type": "path"},
+        },
         supports_check_mode=True,
     )
     host = DockerHost(module, module.params["user"])
@@ -142,8 +199,13 @@ def main():
         if container:  # it may have ended between the two questions
             containers.append(container)
     running = running_containers(containers, module.params["guard_labels"])
+    root = info.get("DockerRootDir") or data_root({}, host.command_line()["argv"], host.default_data_root)
     module.exit_json(
         changed=False,
+        record=recorded(module),
+        holdings=host.holdings(root),
+        swarm=host.is_swarm_member(info, root),
+        impostor="" if module.params["user"] else impostor(info, host.get("/version") or {}, host.traces()),
         installed=bool(on_disk or info),
         running=bool(info),
         version=info.get("ServerVersion") or on_disk,

@@ -9,6 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _daemon_json as daemon_json
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _daemon_merge as daemon_merge
+
+
+def merge(text, wanted, owners, owner):
+    """Text and owners; what was found before has tests of its own."""
+    return daemon_merge.merge(text, wanted, owners, owner)[:2]
+
 
 NVIDIA = {"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": []}}}
 # As `nvidia-ctk runtime configure` leaves a file: four spaces, keys sorted.
@@ -52,7 +59,7 @@ def test_a_broken_file_is_refused_with_its_line(text, line, words):
 @pytest.mark.parametrize("text", ["", "\n", "  \n\n"])
 def test_an_empty_file_is_an_empty_configuration(text):
     assert daemon_json.parse(text) == {}
-    assert daemon_json.merge(text, {}, {}, "me") == (text, {})
+    assert merge(text, {}, {}, "me") == (text, {})
 
 
 @pytest.mark.parametrize(
@@ -84,11 +91,11 @@ def test_an_empty_file_is_an_empty_configuration(text):
     ],
 )
 def test_merge(text, wanted, expected):
-    assert daemon_json.merge(text, wanted, {}, "me")[0] == expected
+    assert merge(text, wanted, {}, "me")[0] == expected
 
 
 def test_what_nvidia_ctk_wrote_is_no_change():
-    assert daemon_json.merge(WRITTEN_BY_NVIDIA_CTK, NVIDIA, {}, "toolkit")[0] == WRITTEN_BY_NVIDIA_CTK
+    assert merge(WRITTEN_BY_NVIDIA_CTK, NVIDIA, {}, "toolkit")[0] == WRITTEN_BY_NVIDIA_CTK
 
 
 def test_a_rewrite_with_other_white_space_is_no_effective_change():
@@ -99,32 +106,32 @@ def test_a_rewrite_with_other_white_space_is_no_effective_change():
 def test_keys_no_longer_wanted_go_and_foreign_ones_stay():
     foreign = '{\n  "dns": ["10.0.0.2"],\n  "log-opts": {"tag": "x"}\n}\n'
     wanted = {"debug": True, "log-opts": {"max-size": "10m"}, "runtimes": {"nvidia": {"path": "p"}}}
-    text, owners = daemon_json.merge(foreign, wanted, {}, "docker")
+    text, owners = merge(foreign, wanted, {}, "docker")
     assert json.loads(text)["log-opts"] == {"tag": "x", "max-size": "10m"}
-    text, owners = daemon_json.merge(text, {"debug": True}, owners, "docker")
+    text, owners = merge(text, {"debug": True}, owners, "docker")
     assert json.loads(text) == {"dns": ["10.0.0.2"], "log-opts": {"tag": "x"}, "debug": True}
-    text, owners = daemon_json.merge(text, {}, owners, "docker")
+    text, owners = merge(text, {}, owners, "docker")
     assert text == foreign
     assert owners == {}
 
 
 def test_owners_do_not_remove_what_another_set():
-    text, owners = daemon_json.merge("", {"live-restore": True, "debug": True}, {}, "docker")
-    text, owners = daemon_json.merge(text, dict(NVIDIA, debug=True), owners, "toolkit")
-    text, owners = daemon_json.merge(text, {}, owners, "docker")
+    text, owners = merge("", {"live-restore": True, "debug": True}, {}, "docker")
+    text, owners = merge(text, dict(NVIDIA, debug=True), owners, "toolkit")
+    text, owners = merge(text, {}, owners, "docker")
     assert json.loads(text) == dict(NVIDIA, debug=True)
     assert set(owners) == {"toolkit"}
 
 
 def test_two_owners_that_disagree_are_refused():
-    text, owners = daemon_json.merge("", {"exec-opts": ["native.cgroupdriver=systemd"]}, {}, "docker")
-    with pytest.raises(daemon_json.OwnerConflictError, match="by docker, and toolkit wants"):
-        daemon_json.merge(text, {"exec-opts": ["native.cgroupdriver=cgroupfs"]}, owners, "toolkit")
+    text, owners = merge("", {"exec-opts": ["native.cgroupdriver=systemd"]}, {}, "docker")
+    with pytest.raises(daemon_merge.OwnerConflictError, match="by docker, and toolkit wants"):
+        merge(text, {"exec-opts": ["native.cgroupdriver=cgroupfs"]}, owners, "toolkit")
 
 
 def test_a_removed_key_can_be_a_mapping_now():
-    text, owners = daemon_json.merge('{"debug": true}', {"features": {}}, {}, "me")
-    text, owners = daemon_json.merge(text, {"features": {"cdi": True}}, owners, "me")
+    text, owners = merge('{"debug": true}', {"features": {}}, {}, "me")
+    text, owners = merge(text, {"features": {"cdi": True}}, owners, "me")
     assert json.loads(text) == {"debug": True, "features": {"cdi": True}}
     assert owners == {"me": [["features", "cdi"]]}
 
@@ -184,14 +191,14 @@ def test_foreign_keys_survive_random_merges_byte_for_byte(data):
         wanted = data.draw(WANTED)
         if data.draw(st.booleans()):
             wanted["shared"] = data.draw(SHARED_WANTED)
-        text, owners = daemon_json.merge(text, wanted, owners, "me")
+        text, owners = merge(text, wanted, owners, "me")
         assert json.loads(text) == deep_merge(foreign, wanted)
         now = member_texts(text)
         shared_now = member_texts(now["shared"])
         assert {key: now[key] for key in before} == before
         assert {key: shared_now[key] for key in before_shared} == before_shared
-        assert daemon_json.merge(text, wanted, owners, "me") == (text, owners)
-    assert daemon_json.merge(text, {}, owners, "me") == (original, {})
+        assert merge(text, wanted, owners, "me") == (text, owners)
+    assert merge(text, {}, owners, "me") == (original, {})
 
 
 def deep_merge(config, wanted):
@@ -209,7 +216,7 @@ def deep_merge(config, wanted):
 def test_a_merge_means_what_a_deep_merge_means(data):
     config = data.draw(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4))
     wanted = data.draw(WANTED)
-    merged = daemon_json.merge(data.draw(handwritten(config)), wanted, {}, "me")[0]
+    merged = merge(data.draw(handwritten(config)), wanted, {}, "me")[0]
     assert json.loads(merged) == deep_merge(config, wanted)
 
 

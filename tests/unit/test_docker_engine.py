@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _docker_engine as engine
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _docker_reload as docker_reload
 
 # `systemctl cat docker.service` on Debian 12 (docker.io 20.10), comments shortened, with a drop-in of an operator.
 DEBIAN_UNIT = """\
@@ -152,3 +153,111 @@ def test_guarded_containers_are_those_with_gpus_or_a_label():
     assert [bool(item["reason"]) for item in listed] == [True, False, True]
     assert listed[0]["reason"] == "carries the label io.github.inferops.service"
     assert listed[0]["id"] == "0123456789ab"
+
+
+# --- what only looks like Docker -------------------------------------------------------------------------------------
+
+NOTHING = {"snap": False, "desktop": False, "podman": False, "users": [], "system": True}
+PODMAN = {"Components": [{"Name": "Podman Engine", "Version": "5.0"}]}
+
+
+@pytest.mark.parametrize(
+    ("info", "version", "traces", "words"),
+    [
+        ({}, {}, {}, []),
+        ({"OperatingSystem": "Debian"}, {"Components": [{"Name": "Engine"}]}, {"users": ["alice"]}, []),
+        ({}, {}, {"snap": True}, ["snap remove docker", "/var/snap/docker/common"]),
+        ({"DockerRootDir": "/var/snap/docker/common/var-lib-docker"}, {}, {}, ["as a snap"]),
+        ({"OperatingSystem": "Docker Desktop"}, {}, {}, ["Docker Desktop", "docker-desktop"]),
+        ({}, {}, {"desktop": True}, ["Docker Desktop"]),
+        ({"OperatingSystem": "debian"}, PODMAN, {}, ["docker_remove_packages: [podman-docker]"]),
+        ({}, {}, {"podman": True}, ["podman answers in Docker's place"]),
+        ({}, {}, {"users": ["alice"], "system": False}, ["without root, for alice", "docker_rootless_user"]),
+    ],
+)
+def test_what_only_looks_like_docker_is_named_with_the_way_out(info, version, traces, words):
+    said = engine.impostor(info, version, {**NOTHING, **traces})
+    assert bool(said) == bool(words)
+    for word in words:
+        assert word in said
+
+
+def test_what_became_of_containers():
+    before = [{"id": i, "name": n, "started_at": "1"} for i, n in (("1", "a"), ("2", "b"), ("3", "c"))]
+    after = [{"id": "1", "name": "a", "started_at": "1"}, {"id": "2", "name": "b", "started_at": "2"}]
+    assert engine.fates(before, after) == "a kept running, b was stopped and runs again, c does not run any more"
+
+
+@pytest.mark.parametrize(
+    ("config", "argv", "root"),
+    [
+        ({}, [], "/var/lib/docker"),
+        ({"data-root": "/data"}, ["--data-root", "/x"], "/data"),
+        ({"graph": "/data"}, [], "/data"),
+        ({}, ["--data-root=/x"], "/x"),
+        ({}, ["-g", "/x"], "/x"),
+    ],
+)
+def test_where_the_engine_keeps_its_data(config, argv, root):
+    assert engine.data_root(config, ["dockerd", *argv], "/var/lib/docker") == root
+
+
+def test_a_data_root_with_mapped_users_is_the_one_that_was_asked_for():
+    assert engine.same_root("/var/lib/docker/165536.165536", "/var/lib/docker/")
+    assert not engine.same_root("/var/lib/docker", "/data/docker")
+
+
+# --- reloads ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        ('level=info msg="Got signal to reload configuration, reloading from: /etc/docker/daemon.json"', ""),
+        ('level=info msg="Reloaded configuration: {\\"debug\\":true}"', ""),
+        ('level=error msg="Error reconfiguring the daemon: bad mirror"', "Error reconfiguring the daemon: bad mirror"),
+        (
+            'level=error msg="Error reconfiguring the daemon" error="invalid mirror: no scheme"',
+            "Error reconfiguring the daemon: invalid mirror: no scheme",
+        ),
+        (
+            'level=error msg="unable to configure the Docker daemon with file /etc/docker/daemon.json: EOF"',
+            "unable to configure the Docker daemon with file /etc/docker/daemon.json: EOF",
+        ),
+    ],
+)
+def test_why_a_reload_was_refused(log, reason):
+    assert docker_reload.reload_failure(log) == reason
+
+
+INFO = {
+    "LiveRestoreEnabled": True,
+    "Debug": False,
+    "DefaultRuntime": "runc",
+    "Labels": ["a=b"],
+    "RegistryConfig": {
+        "Mirrors": ["https://m/"],
+        "IndexConfigs": {"docker.io": {"Secure": True}, "r:5000": {"Secure": False}},
+        "InsecureRegistryCIDRs": ["127.0.0.0/8"],
+    },
+    "Runtimes": {"runc": {"path": "runc"}, "nvidia": {"path": "nvidia-container-runtime"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "taken", "other"),
+    [
+        ("live-restore", True, False),
+        ("debug", False, True),
+        ("default-runtime", "runc", "nvidia"),
+        ("labels", ["a=b"], []),
+        ("registry-mirrors", ["https://m"], ["https://n"]),
+        ("insecure-registries", ["r:5000", "http://r:5000", "127.1.2.3/8"], ["s:5000"]),
+        ("runtimes", {"nvidia": {"path": "nvidia-container-runtime", "args": []}}, {"kata": {"path": "kata"}}),
+        ("runtimes", {}, {"nvidia": {"path": "/opt/other"}}),
+    ],
+)
+def test_what_the_engine_took_is_read_from_what_it_says(key, taken, other):
+    assert docker_reload.untaken_keys({key: taken}, INFO, [key]) == []
+    assert docker_reload.untaken_keys({key: other}, INFO, [key]) == [key]
+    assert docker_reload.untaken_keys({key: other}, {}, [key]) == []

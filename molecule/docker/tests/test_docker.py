@@ -6,8 +6,10 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def only_docker_hosts(host):
-    if host.check_output("hostname") == "repository":
+def only_docker_hosts(host, request):
+    """From `vendor` the engine was removed in the end."""
+    has_none = ["repository"] if request.node.name.startswith("test_removal") else ["repository", "vendor"]
+    if host.check_output("hostname") in has_none:
         pytest.skip("has no Docker")
 
 
@@ -36,11 +38,29 @@ def test_the_operator_may_use_it(host):
     assert "docker" in host.user("operator").groups
 
 
-def test_the_vendors_packages_are_pinned(host):
+def test_removal_took_the_engine_and_nothing_of_others(host):
     only(host, "vendor")
-    version = host.check_output("dpkg-query --show --showformat='${Version}' docker-ce")
-    assert version.startswith("5:26.1.5-1~debian.13")
-    assert host.file("/etc/apt/sources.list.d/docker.sources").contains("Signed-By: /etc/apt/keyrings/docker.asc")
+    assert not host.exists("dockerd")
+    assert not host.package("docker-ce").is_installed
+    assert host.check_output("apt-mark showhold") == ""
+    assert host.check_output("ls -A /etc/docker /var/lib/docker") == "/etc/docker:\ncerts.d\n\n/var/lib/docker:"
+    assert host.file("/etc/docker/certs.d/registry.lan/ca.crt").exists
+    assert not host.file("/etc/inferops/docker-engine.json").exists
+
+
+def test_removal_leaves_containerd_while_it_serves_others(host):
+    only(host, "vendor")
+    assert "k8s.io" in host.check_output("ctr namespaces list --quiet")
+    assert "containerd.io" in host.check_output("apt-mark showmanual").split()
+
+
+def test_removal_gives_back_the_sources(host):
+    only(host, "vendor")
+    assert host.file("/etc/apt/sources.list.d/company.list").content_string == (
+        "deb [trusted=yes] file:/srv/other ./\ndeb [arch=amd64 signed-by=/usr/share/keyrings/gone.gpg] "
+        "http://repository:8000/docker/linux/debian/ trixie stable\n"
+    )
+    assert host.check_output("ls /etc/apt/sources.list.d /etc/apt/keyrings").count("inferops") == 0
 
 
 def test_the_offline_host_got_its_engine_from_files(host):

@@ -62,16 +62,29 @@ def test_a_container_goes_through_the_runtime(host):
     assert "create" in host.file("/var/log/nvidia-container-runtime.stand-in").content_string
 
 
-def test_the_old_entry_no_longer_stops_apt(host):
-    if host.check_output("hostname") == "debian13":
-        assert not host.file("/etc/apt/sources.list.d/libnvidia-container.list").exists
-        assert host.run("apt-get update --error-on=any").succeeded
+def test_the_old_entry_no_longer_stops_apt_and_can_come_back(host):
+    only(host, "debian13")
+    old = host.file("/etc/apt/sources.list.d/libnvidia-container.list").content_string
+    assert old.startswith("#inferops.gpu_host: deb [signed-by=/usr/share/keyrings/libnvidia-container.asc] http://")
+    assert host.run("apt-get update --error-on=any").succeeded
+
+
+def test_what_was_pinned_is_held(host):
+    only(host, "debian13")
+    assert set(host.check_output("apt-mark showhold").split()) == set(PACKAGES)
+
+
+def test_an_engine_that_was_there_got_nothing_but_what_gpus_need(host):
+    if is_rocky(host):
+        pytest.skip("its engine came with the role")
+    config = json.loads(host.file("/etc/docker/daemon.json").content_string)
+    assert set(config) <= {"insecure-registries", "runtimes", "features", "exec-opts"}
 
 
 def test_docker_itself_came_by_dnf_signed_and_pinned(host):
     only(host, "rocky9")
     assert host.check_output("rpm --query --queryformat '%{EPOCH}:%{VERSION}' docker-ce") == "3:26.1.5"
-    repository = host.file("/etc/yum.repos.d/docker-ce-stable.repo").content_string
+    repository = host.file("/etc/yum.repos.d/inferops-docker-ce.repo").content_string
     assert "baseurl = http://repository:8000/docker/linux/centos/$releasever/$basearch/stable" in repository
     assert "gpgcheck = 1" in repository
     assert host.service("docker").is_enabled
