@@ -22,7 +22,7 @@ description:
   - What the engine can take over while it runs (runtimes, registry mirrors, live-restore and others) is handed to it
     with SIGHUP, which no container notices. Whether it took it is read from what the engine then says of itself and
     writes to its log; when it did not, the file is put back as it was and the module fails with the engine's reason.
-  - Everything else needs a restart, which this module never does, also a key that goes: the engine keeps it until then.
+  - Everything else needs a restart, which this module never does. That holds for a key that goes, too.
     It says so in RV(restart_required), and goes on saying so in later runs until the engine was restarted.
   - A file that is a symbolic link stays one; the file it leads to is written, if nobody but the engine's user may.
   - A file that holds a password gets the mode 0600, and so does its copy.
