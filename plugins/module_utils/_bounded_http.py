@@ -55,6 +55,11 @@ def _connection(base, patience, seconds):
     return Connection
 
 
+def connection(host, port, patience, seconds):
+    """A connection without TLS for several requests, each with an answer within these bounds; see handlers."""
+    return _connection(http.client.HTTPConnection, patience, seconds)(host, port, timeout=patience)
+
+
 def handlers(patience, seconds, context=None):
     """Handlers for urllib.request.build_opener.
 

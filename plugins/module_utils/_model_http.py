@@ -18,9 +18,9 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._model_manifest 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_snapshot import SnapshotError
 from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import printable, whole_number
 
-_PATIENCE = 60  # seconds for a connection and for each next byte
-_SECONDS = 120  # for a small answer, from its first byte to its last
-_SLOWEST = 16 * 1024  # bytes per second that a file has to come with on average, or it is asked for again
+PATIENCE = 60  # seconds for a connection and for each next byte
+SECONDS = 120  # for a small answer, from its first byte to its last
+SLOWEST = 16 * 1024  # bytes per second that a file has to come with on average, or it is asked for again
 _MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 _LONGEST_PAUSE = 60
@@ -46,10 +46,10 @@ def request(url, token=None, method="GET", size=0, **headers):
         given = {"User-Agent": "inferops.gpu_host", "Accept-Encoding": "identity", **headers}
         if token:
             given["Authorization"] = f"Bearer {token}"
-        handlers = _bounded_http.handlers(_PATIENCE, _SECONDS + size // _SLOWEST, _certificates())
+        handlers = _bounded_http.handlers(PATIENCE, SECONDS + size // SLOWEST, _certificates())
         opener = urllib.request.build_opener(_NoRedirect, *handlers)
         try:
-            return opener.open(urllib.request.Request(url, method=method, headers=given), timeout=_PATIENCE)
+            return opener.open(urllib.request.Request(url, method=method, headers=given), timeout=PATIENCE)
         except urllib.error.HTTPError as error:
             if error.code not in _REDIRECTS:
                 raise

@@ -1,38 +1,84 @@
 # Copyright (c) 2026, the inferops.gpu_host maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Serves published models to the other hosts over HTTP: ranges, tokens, and an end of its own.
+"""Serves published models to the other hosts over HTTP, to those who prove that they know the secret of the copies.
+
+Both sides prove it, by HMAC over numbers that both drew, before a byte of a model goes over the wire; the secret itself
+never does. Only files that the model's manifest names are served. Whatever comes is bounded: connections, what they
+send, and how long they take. An offer ends when nobody has asked for it for a while, so also when a play was killed.
 
 A port has one server. Who comes while it is taken by a server of ours (of another play, or of one that was killed)
-joins that: the server's secret lies in a file that only its account can read.
+joins that over a socket that only its account can reach (see _model_share_control).
 """
 
 from __future__ import annotations
 
-import errno
-import http.client
-import json
+import contextlib
+import hashlib
+import hmac
+import io
 import os
 import re
 import secrets
+import select
+import socket
 import threading
 import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_files import NotAFile, file_info, open_file
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_snapshot import read_manifest
 
+IDLE = 300  # seconds without a request after which an offer ends; receivers ask for nothing once a minute
 _CHUNK = 4 * 1024 * 1024
+_LONGEST_REQUEST = 8 * 1024
+_MOST_CONNECTIONS = 128
+_MOST_STRANGERS = 16  # of those that have proved nothing yet
+_FIRST_REQUEST, _NEXT_REQUEST = 10, 60  # seconds until a request is there as a whole
+_WRITE_PATIENCE = 60
+_NUMBER = re.compile(r"^[0-9a-f]{32}$")
+
+
+def name_of(secret):
+    """What an offer is called where the secret itself must not be said."""
+    return hashlib.sha256(b"offer\n" + secret.encode()).hexdigest()[:32]
+
+
+def proof(secret, side, server_number, client_number, request=""):
+    """What only who knows the secret can say, to these two numbers, from this side, about this request."""
+    text = "\n".join((side, server_number, client_number, request))
+    return hmac.new(secret.encode(), text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
+def number():
+    """A number that was never drawn before."""
+    return secrets.token_hex(16)
 
 
 class Offer:
-    """One model, for those who send the token, until its time is over. It may be published meanwhile."""
+    """One model, for those who know the secret, until its time is over or nobody asks.
 
-    def __init__(self, directory, limit_rate=0, seconds=86400):
+    It may be published meanwhile.
+    """
+
+    def __init__(self, secret, directory, limit_rate=0, seconds=86400, idle=IDLE):
+        self.secret = secret
         self.directory = directory
         self.limit_rate = limit_rate
         self.ends = time.monotonic() + seconds
+        self.idle = idle
+        self.busy = 0
         self._manifest = None
+        self.touch()
+
+    def touch(self):
+        """Somebody who knows the secret has asked."""
+        self.asked = time.monotonic()
+
+    def is_over(self):
+        now = time.monotonic()
+        return now > self.ends or (not self.busy and now - self.asked > self.idle)
 
     def files(self):
         """{path: size} once the model is published here; a copy may arrive while the share runs."""
@@ -42,39 +88,53 @@ class Offer:
 
 
 class ModelShare(ThreadingHTTPServer):
-    """Only files that a directory's manifest names leave the host, and only to who knows the token of the offer."""
+    """Only files that a directory's manifest names leave the host, and only to who knows the secret of the offer."""
 
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = 64
 
-    def __init__(self, address, token, offer):
+    def __init__(self, address, offer):
         super().__init__(address, _Handler)
-        self.offers = {token: offer}
-        self.secret = secrets.token_hex(20)
+        self.offers = {name_of(offer.secret): offer}
         self.guard = threading.Lock()
+        self.connections = self.strangers = 0
         self.bytes_sent = 0
 
-    def join(self, token, offer):
+    def join(self, offer):
         """Take a further offer; False when the server is about to end."""
         with self.guard:
             if self.offers:
-                self.offers[token] = offer
+                self.offers[name_of(offer.secret)] = offer
             return bool(self.offers)
 
-    def withdraw(self, token):
+    def withdraw(self, name):
         """End an offer."""
         with self.guard:
-            self.offers.pop(token, None)
+            self.offers.pop(name, None)
 
-    def end_with_last_offer(self):
+    def service_actions(self):
+        for name, offer in list(self.offers.items()):
+            if offer.is_over():
+                self.withdraw(name)
         with self.guard:
             if not self.offers:
                 threading.Thread(target=self.shutdown, daemon=True).start()
 
-    def service_actions(self):
-        for token in [token for token, offer in list(self.offers.items()) if offer.ends < time.monotonic()]:
-            self.withdraw(token)
-        self.end_with_last_offer()
+    def process_request(self, request, client_address):
+        """Serve a connection, unless there are as many as one server should have."""
+        with self.guard:
+            full = self.connections >= _MOST_CONNECTIONS or self.strangers >= _MOST_STRANGERS
+            if not full:
+                self.connections += 1
+                self.strangers += 1
+        if full:
+            self.shutdown_request(request)
+        else:
+            super().process_request(request, client_address)
+
+    def handle_error(self, request, client_address):
+        """Nothing: what a stranger sends is no error of ours, and the job's output is its result."""
 
     def run(self):
         """Serve until the last offer has ended."""
@@ -82,105 +142,152 @@ class ModelShare(ThreadingHTTPServer):
         self.server_close()
 
 
-def share(address, token, directory, limit_rate, seconds, secret_path, patience=30):
-    """The server that now offers the model, or None when the one that has the port took the offer."""
-    deadline = time.monotonic() + patience
-    while True:
+class _Bounded(io.RawIOBase):
+    """A connection's bytes: no more of them than a request has, and none after the request's time."""
+
+    def __init__(self, connection):
+        self.connection = connection
+        self.allow(_FIRST_REQUEST)
+
+    def allow(self, seconds):
+        self.deadline, self.left = time.monotonic() + seconds, _LONGEST_REQUEST
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        seconds = self.deadline - time.monotonic()
+        if seconds <= 0 or not self.left:
+            return 0
+        self.connection.settimeout(seconds)
         try:
-            server = ModelShare(address, token, Offer(directory, limit_rate, seconds))
-            os.makedirs(os.path.dirname(secret_path), mode=0o700, exist_ok=True)
-            handle = os.open(secret_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with open(handle, "w", encoding="utf-8") as file:
-                file.write(server.secret)
-            return server
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            terms = {"token": token, "directory": directory, "limit_rate": limit_rate, "seconds": seconds}
-            if _joined(address[1], terms, secret_path):
-                return None
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.2)
-
-
-def _joined(port, terms, secret_path):
-    try:
-        with open(secret_path, encoding="utf-8") as file:
-            headers = {"Authorization": f"Bearer {file.read()}"}
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        connection.request("POST", "/join", json.dumps(terms), headers)
-        return connection.getresponse().status == 204
-    except (OSError, http.client.HTTPException):
-        return False
+            length = self.connection.recv_into(buffer, min(len(buffer), self.left))
+        except socket.timeout:
+            return 0
+        self.left -= length
+        return length
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    server_version, sys_version = "share", ""
+
+    def setup(self):
+        super().setup()
+        self.bounded = _Bounded(self.connection)
+        self.rfile = io.BufferedReader(self.bounded, 1024)
+        self.number, self.client_number, self.offer, self.is_known = number(), None, None, False
+
+    def handle_one_request(self):
+        self.bounded.allow(_NEXT_REQUEST if self.is_known else _FIRST_REQUEST)
+        super().handle_one_request()
+
+    def finish(self):
+        with self.server.guard:
+            self.server.connections -= 1
+            self.server.strangers -= not self.is_known
+        with contextlib.suppress(OSError):
+            super().finish()
 
     def log_message(self, format, *args):
         """Nothing: the job's output is its result."""
 
-    def _answer(self, code):
-        self.send_response(code)
+    def send_error(self, code, message=None, explain=None):
+        """No page, and no word of what was sent."""
+        self.close_connection = True
+        self._answer(code)
+
+    def _answer(self, code, **headers):
+        self.connection.settimeout(_WRITE_PATIENCE)
+        self.send_response_only(code)
         self.send_header("Content-Length", "0")
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
-
-    def _token(self):
-        return self.headers.get("Authorization", "").partition("Bearer ")[2]
-
-    def do_POST(self):
-        """POST /stop ends an offer, /join adds one."""
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.path == "/stop" and self._token() in self.server.offers:
-            self.server.withdraw(self._token())
-            self._answer(204)
-            return self.server.end_with_last_offer()
-        if self.path == "/join" and secrets.compare_digest(self._token(), self.server.secret):
-            terms = json.loads(body)
-            return self._answer(204 if self.server.join(terms.pop("token"), Offer(**terms)) else 503)
-        return self._answer(403)
 
     def do_GET(self):
-        """A file of the model, or a part of it; `/` only says that the share is there."""
-        offer = self.server.offers.get(self._token())
-        if offer is None:
-            return self._answer(403)
-        if self.path == "/":
+        """With `Share: OFFER NUMBER` our own proof; with `Share-Proof: PROOF` what was asked for."""
+        if self.headers.get("Content-Length") or self.headers.get("Transfer-Encoding"):
+            return self.send_error(400)
+        greeting = self.headers.get("Share", "").split()
+        if greeting and self.offer is None:
+            return self._greet(greeting)
+        offer = self.offer
+        if offer is None or name_of(offer.secret) not in self.server.offers:
+            return self.send_error(403)
+        asked_range = self.headers.get("Range", "")
+        said = self.headers.get("Share-Proof", "")
+        wanted = proof(offer.secret, "client", self.number, self.client_number, f"{self.path} {asked_range}")
+        if not hmac.compare_digest(said.encode("utf-8", "replace"), wanted.encode()):
+            return self.send_error(403)
+        if not self.is_known:
+            with self.server.guard:
+                self.server.strangers -= 1
+            self.is_known = True
+        offer.touch()
+        return self._give(offer, urllib.parse.unquote(self.path), asked_range)
+
+    def _greet(self, greeting):
+        """Prove that we are no squatter; whoever asks learns nothing from it."""
+        offer = self.server.offers.get(greeting[0])
+        if offer is None or len(greeting) != 2 or not _NUMBER.match(greeting[1]):
+            return self.send_error(403)
+        self.offer, self.client_number = offer, greeting[1]
+        ours = proof(offer.secret, "server", self.number, self.client_number)
+        return self._answer(401, Share=f"{self.number} {ours}")
+
+    def _give(self, offer, path, asked_range):
+        if path == "/":
             return self._answer(204)
-        path = urllib.parse.unquote(self.path).lstrip("/")
+        path = path[1:]
         size = offer.files().get(path)
+        asked = re.match(r"^bytes=(\d{1,15})-$", asked_range)
+        start = int(asked.group(1)) if asked else 0
         if size is None:
             return self._answer(404)
-        start = 0
-        asked = re.match(r"^bytes=(\d+)-$", self.headers.get("Range", ""))
-        if asked:
-            start = int(asked.group(1))
-        if start >= size and size:
-            return self._answer(416)
-        self.send_response(206 if asked else 200)
-        self.send_header("Content-Length", str(size - start))
-        if asked:
-            self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
-        self.end_headers()
-        self._send(os.path.join(offer.directory, path), start, size, offer.limit_rate)
+        try:
+            if file_info(offer.directory, path).st_size != size:
+                return self._answer(404)
+            handle = open_file(offer.directory, path)
+        except (OSError, NotAFile):
+            return self._answer(404)
+        try:
+            if start >= size and size:
+                return self._answer(416)
+            self.connection.settimeout(_WRITE_PATIENCE)
+            self.send_response_only(206 if asked else 200)
+            self.send_header("Content-Length", str(size - start))
+            if asked:
+                self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
+            self.end_headers()
+            with self.server.guard:
+                offer.busy += 1
+            self._send(handle, start, size, offer)
+        finally:
+            os.close(handle)
         return None
 
-    def _send(self, path, start, size, rate):
-        began, sent = time.monotonic(), 0
+    def _send(self, handle, start, size, offer):
+        began, sent, rate = time.monotonic(), 0, offer.limit_rate
         try:
-            with open(path, "rb") as handle:
-                while start < size:
-                    chunk = min(_CHUNK, size - start, rate // 10 or 1 if rate else _CHUNK)
-                    count = os.sendfile(self.connection.fileno(), handle.fileno(), start, chunk)
-                    if not count:
-                        break
-                    start, sent = start + count, sent + count
-                    if rate:
-                        time.sleep(max(0.0, sent / rate - (time.monotonic() - began)))
+            while start < size:
+                chunk = min(_CHUNK, size - start, rate // 10 or 1 if rate else _CHUNK)
+                if not select.select([], [self.connection], [], _WRITE_PATIENCE)[1]:
+                    break  # it does not take what it asked for
+                try:
+                    count = os.sendfile(self.connection.fileno(), handle, start, chunk)
+                except BlockingIOError:
+                    continue
+                if not count:
+                    break
+                start, sent = start + count, sent + count
+                offer.touch()
+                if rate:
+                    time.sleep(max(0.0, sent / rate - (time.monotonic() - began)))
         except OSError:
             pass  # the other side hung up; it comes back for the rest
         with self.server.guard:
+            offer.busy -= 1
             self.server.bytes_sent += sent
         if start < size:
             self.close_connection = True

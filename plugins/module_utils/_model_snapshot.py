@@ -874,9 +874,8 @@ class Snapshot:
             missing = [e for e in wanted if e.path not in good]
             if not missing:
                 break
-            reason = f"{failure or self.source.name + ' brought wrong bytes'}" + (
-                f" ({listed(problems)})" if problems else ""
-            )
+            origin = getattr(self.source, "origin", self.source.name)
+            reason = f"{failure or origin + ' brought wrong bytes'}" + (f" ({listed(problems)})" if problems else "")
             self.progress.message = reason
             if attempt == options["attempts"] or (failure and failure.fatal) or self.disk_is_full():
                 raise SnapshotError(self.gave_up(wanted, missing, attempt, reason))

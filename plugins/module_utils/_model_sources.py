@@ -234,7 +234,7 @@ class UrlSource:
         if start < entry.size or not entry.size:
             headers = {"Range": f"bytes={start}-"} if start else {}
             try:
-                with request(self._url_of(entry.path), self.token, size=entry.size - start, **headers) as answer:
+                with self._answer(entry.path, entry.size - start, **headers) as answer:
                     if start and answer.status != 206:
                         start = 0
                     self._write(answer, partial, start, entry)
@@ -249,6 +249,9 @@ class UrlSource:
                 reason = printable(getattr(error, "strerror", None) or getattr(error, "reason", None) or error)
                 raise FetchError(f"{entry.path} from {self.url}: {reason}") from error
         os.replace(partial, target)
+
+    def _answer(self, path, size, **headers):
+        return request(self._url_of(path), self.token, size=size, **headers)
 
     def _write(self, answer, partial, start, entry):
         with open(partial, "r+b" if start else "wb") as handle:

@@ -11,18 +11,27 @@ short_description: Offer a published model to other hosts for a while
 version_added: "0.1.0"
 author: "The inferops.gpu_host maintainers (@inferops)"
 description:
-  - Serves the files of a model's directory over HTTP until it is told to stop, to those who send the token.
+  - Serves the files of a model's directory over HTTP to hosts that prove that they know the secret of these copies.
+    It proves the same to them, so that another program that has the port is not believed.
   - Only files that the directory's manifest names are served. The directory may be published while the share runs.
-  - It blocks as long as it serves, so it is started with C(async) and C(poll=0) and ended with C(POST /stop).
-    C(GET /) answers 204 as soon as the model is offered.
+  - It blocks as long as it serves, so it is started with C(async) and C(poll=0), awaited with O(state=answering)
+    and ended with O(state=stopped). It ends by itself when no receiver has asked for anything for O(idle_timeout),
+    so also when a play was killed.
   - Where a share of the same account has the port already, that one offers this model as well, and the task ends.
     So two plays do not disturb each other, and a share that a killed play left is no obstacle.
   - The traffic is not encrypted. It belongs on the private network of the hosts.
 options:
+  state:
+    description:
+      - V(started) offers the model and blocks as long as it does.
+      - V(answering) waits until a share of this account offers it, and fails when there is none.
+      - V(stopped) ends the offer.
+    type: str
+    choices: [started, answering, stopped]
+    default: started
   directory:
-    description: The model's directory, as in M(inferops.gpu_host.model_snapshot).
+    description: The model's directory, as in M(inferops.gpu_host.model_snapshot). Required with O(state=started).
     type: path
-    required: true
   address:
     description: Address to listen on.
     type: str
@@ -32,13 +41,18 @@ options:
     type: int
     required: true
   token:
-    description: What the others send as bearer token.
+    description: The secret of these copies. It never goes over the network.
     type: str
     required: true
   timeout:
-    description: Seconds after which the share ends in any case.
+    description: Seconds after which the share ends in any case; with O(state=answering), seconds to wait.
     type: int
     default: 86400
+  idle_timeout:
+    description:
+      - Seconds after which it ends when no receiver has asked for anything. Receivers that wait ask once a minute.
+    type: int
+    default: 300
   limit_rate:
     description: Bytes per second of each connection; V(0) is without limit.
     type: int
@@ -63,13 +77,18 @@ EXAMPLES = r"""
   async: 86400
   poll: 0
 
+- name: Wait until it is offered
+  inferops.gpu_host.model_share:
+    state: answering
+    port: 8909
+    token: "{{ share_token }}"
+    timeout: 30
+
 - name: End the share
-  ansible.builtin.uri:
-    url: http://127.0.0.1:8909/stop
-    method: POST
-    headers:
-      Authorization: "Bearer {{ share_token }}"
-    status_code: 204
+  inferops.gpu_host.model_share:
+    state: stopped
+    port: 8909
+    token: "{{ share_token }}"
 """
 
 RETURN = r"""
@@ -79,37 +98,27 @@ bytes_sent:
   returned: when it has served
 """
 
+import time
 from pathlib import Path
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_share import share
-from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_files import NotAFile
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_share import Offer
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_share_control import (
+    control_path,
+    is_offered,
+    share,
+    stop,
+)
 
 
-def main():
-    module = RedactingModule(
-        argument_spec={
-            "directory": {"type": "path", "required": True},
-            "address": {"type": "str", "default": "0.0.0.0"},
-            "port": {"type": "int", "required": True},
-            "token": {"type": "str", "required": True, "no_log": True},
-            "timeout": {"type": "int", "default": 86400},
-            "limit_rate": {"type": "int", "default": 0},
-        },
-        supports_check_mode=True,
-    )
+def start(module, control):
+    """Offer the model until the offer has ended."""
     args = module.params
-    if module.check_mode:
-        module.exit_json(changed=False)
-    secret = str(Path.home() / ".cache" / "inferops" / f"model-share-{args['port']}")
+    offer = Offer(args["token"], args["directory"], args["limit_rate"], args["timeout"], args["idle_timeout"])
     try:
-        server = share(
-            (args["address"], args["port"]),
-            args["token"],
-            args["directory"],
-            args["limit_rate"],
-            args["timeout"],
-            secret,
-        )
+        server = share((args["address"], args["port"]), offer, control)
     except OSError as error:
         module.fail_json(
             msg=f"cannot listen on {args['address']}:{args['port']}: {error.strerror}; choose another port"
@@ -118,6 +127,49 @@ def main():
         module.exit_json(changed=False, bytes_sent=0)
     server.run()
     module.exit_json(changed=False, bytes_sent=server.bytes_sent)
+
+
+def wait(module, control):
+    """Wait until the model is offered."""
+    deadline = time.monotonic() + module.params["timeout"]
+    while not is_offered(control, module.params["token"]):
+        if time.monotonic() > deadline:
+            module.fail_json(
+                msg=f"no share of this play answers at port {module.params['port']}: another program has the port, "
+                "or the share could not start; choose another port"
+            )
+        time.sleep(0.1)
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["started", "answering", "stopped"], "default": "started"},
+            "directory": {"type": "path"},
+            "address": {"type": "str", "default": "0.0.0.0"},
+            "port": {"type": "int", "required": True},
+            "token": {"type": "str", "required": True, "no_log": True},
+            "timeout": {"type": "int", "default": 86400},
+            "idle_timeout": {"type": "int", "default": 300},
+            "limit_rate": {"type": "int", "default": 0},
+        },
+        required_if=[("state", "started", ["directory"])],
+        supports_check_mode=True,
+    )
+    args = module.params
+    if module.check_mode:
+        module.exit_json(changed=False)
+    try:
+        control = control_path(str(Path.home() / ".cache" / "inferops" / "shares"), args["port"])
+    except NotAFile as error:
+        module.fail_json(msg=f"~/.cache/inferops/shares {error}: remove it")
+    if args["state"] == "started":
+        start(module, control)
+    elif args["state"] == "answering":
+        wait(module, control)
+    else:
+        stop(control, args["token"])
+    module.exit_json(changed=False)
 
 
 if __name__ == "__main__":

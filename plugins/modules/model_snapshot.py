@@ -38,11 +38,13 @@ options:
     description:
       - With V(modelscope) and V(huggingface) the hub's official client does the transfer, see O(client_prefix).
       - V(url) is a plain HTTP mirror of the model's directory, see O(url).
+      - V(share) is another host that offers the model by M(inferops.gpu_host.model_share), see O(url), O(token)
+        and O(manifest).
       - V(rsync) is a directory on another host that holds the model, see O(url) and O(manifest).
       - V(local) is a directory on the same host, given by O(path).
       - V(generated) is a tiny random model made on the spot, which proves a serving path without any network.
     type: str
-    choices: [modelscope, huggingface, url, rsync, local, generated]
+    choices: [modelscope, huggingface, url, share, rsync, local, generated]
     default: modelscope
   revision:
     description:
@@ -57,6 +59,7 @@ options:
     description:
       - Access token for private and gated models. It is passed on in the client's environment only, never on a
         command line, and appears in no result and no log.
+      - With O(source=share), the secret of the share. It is proved, not sent.
     type: str
   client_prefix:
     description: The environment (a venv or a micromamba environment) whose C(bin) holds C(modelscope) or C(hf).
@@ -65,12 +68,13 @@ options:
     description:
       - With O(source=url), the address of the model's directory. The mirror offers C(.model-manifest.json) or
         C(SHA256SUMS) in it, unless O(manifest) is given.
+      - With O(source=share), C(http://HOST:PORT/).
       - With O(source=rsync), C(HOST:DIRECTORY) as rsync takes it, reached over ssh without a question.
     type: str
   manifest:
     description:
       - The manifest of another host's copy. The same files are fetched and the same manifest is written;
-        no listing is asked for. Required with O(source=rsync).
+        no listing is asked for. Required with O(source=share) and O(source=rsync).
     type: dict
   path:
     description: With O(source=local), the directory to copy from.
@@ -276,6 +280,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._model_manifest 
     entries_of,
     parse,
 )
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_share_source import ShareSource
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_snapshot import (
     Places,
     Progress,
@@ -311,6 +316,8 @@ def source_of(module, places):
         return sources.LocalSource(args["path"], args["workers"], args["include"], args["exclude"])
     if kind == "url":
         return sources.UrlSource(args["url"], args["token"], entries, args["max_workers"])
+    if kind == "share":
+        return ShareSource(args["url"], args["token"], entries, args["max_workers"])
     if kind == "rsync":
         return sources.RsyncSource(args["url"], entries, places)
     hub, endpoint = {
@@ -349,7 +356,7 @@ def ensure(module, places):
 
 def check_arguments(module):
     """What a source needs and argument_spec cannot say, because it does not matter for `absent`."""
-    needs = {"local": ["path"], "url": ["url"], "rsync": ["url", "manifest"]}
+    needs = {"local": ["path"], "url": ["url"], "share": ["url", "token", "manifest"], "rsync": ["url", "manifest"]}
     for name in needs.get(module.params["source"], []):
         if not module.params[name]:
             module.fail_json(msg=f"source is {module.params['source']}: {name} is missing")
@@ -363,7 +370,7 @@ def main():
             "model": {"type": "str"},
             "source": {
                 "type": "str",
-                "choices": ["modelscope", "huggingface", "url", "rsync", "local", "generated"],
+                "choices": ["modelscope", "huggingface", "url", "share", "rsync", "local", "generated"],
                 "default": "modelscope",
             },
             "revision": {"type": "str"},

@@ -189,7 +189,7 @@ def hub(tmp_path):
 @pytest.fixture
 def list_it(hub, tmp_path, monkeypatch):
     """Asks the hub for the listing, with less patience than outside of tests."""
-    monkeypatch.setattr(_model_http, "_SECONDS", 0.4)
+    monkeypatch.setattr(_model_http, "SECONDS", 0.4)
     monkeypatch.setattr(
         sources, "get", lambda url, token: _model_http.get(url, token, attempts=2, sleep=lambda s: None)
     )
