@@ -46,6 +46,8 @@ PRELOADED = """
     ansible_collections.inferops.gpu_host.plugins.module_utils._listening
     ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_config_check
     ansible_collections.inferops.gpu_host.plugins.module_utils._container_state
+    ansible_collections.inferops.gpu_host.plugins.module_utils._model_share_control
+    ansible_collections.inferops.gpu_host.plugins.module_utils._model_share_source
     glob tarfile selectors tempfile zipfile runpy requests
 """.split()
 
