@@ -5,7 +5,6 @@ The hub is the stand-in, the client a script; everything else is real, the share
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -19,6 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from stand_ins.model_hub import Hub
 from stand_ins.openai_server import free_port
+
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_snapshot as snapshots
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_sources import LocalSource
 
 TOKEN = "hub-token-that-nobody-may-see"
 CLIENT = """#!{python} -S
@@ -53,11 +55,26 @@ def hub(tmp_path):
     hub.server_close()
 
 
-def tree(directory):
-    return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
+def files_of(directory):
+    """{path: content}, without the manifest, which says when it was written."""
+    found = {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+    return {path: content for path, content in found.items() if path != snapshots.MANIFEST_NAME}
 
 
-def test_fetched_by_the_controller_passed_on_verified_and_removed(stage, hub, tmp_path):
+def publish(source, directory):
+    directory.parent.mkdir(parents=True)
+    request = {"source": "modelscope", "model": "org/name", "revision": None, "include": [], "exclude": []}
+    options = {
+        "state": "present", "skip_duplicate_weights": True, "update": False, "repair": True, "fetch": True,
+        "allow_root_filesystem": True, "space_margin": 5, "workers": 1, "attempts": 1, "retry_delay": 0,
+        "check_mode": False,
+    }  # fmt: skip
+    places = snapshots.Places(str(directory))
+    snapshots.Snapshot(places, LocalSource(str(source)), request, options, snapshots.Progress(None)).ensure()
+
+
+def test_verified_fetched_by_the_controller_passed_on_and_removed(stage, hub, tmp_path):
+    """The host's copy has a damage that only reading shows, and nobody else has the model yet."""
     prefix = tmp_path / "prefix"
     (prefix / "bin").mkdir(parents=True)
     (prefix / "bin/modelscope").write_text(CLIENT.format(python=sys.executable))
@@ -78,24 +95,17 @@ def test_fetched_by_the_controller_passed_on_verified_and_removed(stage, hub, tm
         "model_weights_progress_interval": 1,
     }
 
-    before, repaired = tmp_path / "before", tmp_path / "repaired"
-    away = json.dumps({"do": "status", "path": "*", "value": 503})
-    damage = f"""
-        set -e
-        cp -a {directory} {before}
-        cp -p {directory}/model.safetensors {tmp_path}/times
-        head -c 5000 /dev/zero > {directory}/model.safetensors
-        touch -r {tmp_path}/times {directory}/model.safetensors
-        echo mine > {directory}/notes
-        {sys.executable} -S -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], sys.argv[2].encode())' \\
-          {hub.url}/_control '{away}'
-    """
-    keep = f"cp -a {directory} {repaired}; mkdir {directory.parent}/other"
+    publish(tmp_path / "hub/org/name", directory)
+    first = files_of(directory)
+    victim = directory / "model.safetensors"
+    times = victim.stat()
+    victim.write_bytes(b"x" * 5000)
+    os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))
+    (directory / "notes").write_text("mine")
+    kept = tmp_path / "kept"
     plays = [
-        stage.role("model_weights"),
-        [{"ansible.builtin.shell": damage}],
         {**stage.role("model_weights"), "vars": {"model_weights_state": "verified"}},
-        [{"ansible.builtin.shell": keep}],
+        [{"ansible.builtin.shell": f"cp -a {directory} {kept}; mkdir {directory.parent}/other"}],
         {**stage.role("model_weights"), "vars": {"model_weights_state": "absent"}},
     ]
     played = stage.play(*plays, arguments=["-vvv", "--diff"], **variables)
@@ -103,17 +113,17 @@ def test_fetched_by_the_controller_passed_on_verified_and_removed(stage, hub, tm
     assert TOKEN not in played.output
     assert not DRAWN.search(played.output), DRAWN.search(played.output)
 
-    # every byte came once from the hub, and was published for all to read, whatever its client made of it
+    # the controller had every byte once from the hub, and published it for all to read, whatever the client made of it
     assert hub.tokens == {TOKEN}
     assert dict(hub.requests) == dict.fromkeys(hub.files("org/name"), 1)
-    first = tree(before)
-    assert {p: c for p, c in first.items() if p != ".model-manifest.json"} == tree(tmp_path / "hub/org/name")
-    assert {stat.S_IMODE(p.stat().st_mode) for p in before.rglob("*") if p.is_file()} == {0o644}
-    assert {stat.S_IMODE(p.stat().st_mode) for p in (before, before / "sub")} == {0o755}
-    assert tree(controllers / str(directory)[1:]) == first
+    copy = controllers / str(directory)[1:]
+    assert files_of(copy) == files_of(tmp_path / "hub/org/name")
+    assert {stat.S_IMODE(p.stat().st_mode) for p in copy.rglob("*") if p.is_file()} == {0o644}
+    assert {stat.S_IMODE(p.stat().st_mode) for p in (copy, copy / "sub")} == {0o755}
 
-    # damage that only reading shows was repaired from the controller, while the hub was away
-    assert tree(repaired) == {**first, "notes": b"mine\n"}
+    # the host was given what was damaged, and kept the rest
+    assert files_of(kept) == {**first, "notes": b"mine"}
+    assert stat.S_IMODE((kept / "model.safetensors").stat().st_mode) == 0o644
 
     # what belonged to the model is gone, and nothing else
     assert os.listdir(directory.parent) == ["other"]
