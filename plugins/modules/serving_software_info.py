@@ -63,7 +63,7 @@ import os
 import platform
 import urllib.parse
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_snapshot
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_files, _model_snapshot
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 from ansible_collections.inferops.gpu_host.plugins.module_utils._sameness import parse_toolkit
@@ -80,8 +80,8 @@ def weights(directory):
         return None, None
     manifest = _model_snapshot.read_manifest(directory)
     if manifest is None:
-        paths = _model_snapshot.files_below(directory)
-        listing = "\n".join("%s %d" % (path, os.path.getsize(os.path.join(directory, path))) for path in paths)
+        paths = _model_files.files_below(directory)
+        listing = "\n".join("%s %d" % (path, _model_files.size_of(directory, path) or 0) for path in paths)
         return "names and sizes " + hashlib.sha256(listing.encode("utf-8")).hexdigest()[:16], None
     problems, touched = _model_snapshot.quick_check(directory, manifest)
     problems.update({entry.path: "changed since it was verified" for entry in touched})
