@@ -101,8 +101,6 @@ bytes_sent:
 import time
 from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_files import NotAFile
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_share import Offer
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_share_control import (
@@ -111,6 +109,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._model_share_con
     share,
     stop,
 )
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 
 def start(module, control):
@@ -142,7 +141,7 @@ def wait(module, control):
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             "state": {"type": "str", "choices": ["started", "answering", "stopped"], "default": "started"},
             "directory": {"type": "path"},
