@@ -16,7 +16,11 @@ import socket
 import threading
 import time
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_files import make_own_directory
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_files import (
+    NotAFile,
+    make_own_directory,
+    others_among,
+)
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_share import ModelShare, Offer, name_of
 from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import bounded_json
 
@@ -28,6 +32,9 @@ def control_path(directory, port):
     """Where the server of a port takes orders. The directory is made, and ours alone."""
     os.makedirs(os.path.dirname(directory), exist_ok=True)
     make_own_directory(directory)
+    found = others_among(directory)
+    if found:
+        raise NotAFile(f"cannot be ours alone: {found[0]} {found[1]}")
     return os.path.join(directory, f"share-{port}")
 
 

@@ -98,8 +98,9 @@ bytes_sent:
   returned: when it has served
 """
 
+import os
+import pwd
 import time
-from pathlib import Path
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_files import NotAFile
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_share import Offer
@@ -159,7 +160,8 @@ def main():
     if module.check_mode:
         module.exit_json(changed=False)
     try:
-        control = control_path(str(Path.home() / ".cache" / "inferops" / "shares"), args["port"])
+        home = pwd.getpwuid(os.geteuid()).pw_dir  # the account's own, which HOME may not be after a change of accounts
+        control = control_path(os.path.join(home, ".cache/inferops/shares"), args["port"])
     except NotAFile as error:
         module.fail_json(msg=f"~/.cache/inferops/shares {error}: remove it")
     if args["state"] == "started":
