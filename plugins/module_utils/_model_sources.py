@@ -10,6 +10,7 @@ import http.client
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 import urllib.error
@@ -375,7 +376,7 @@ class ClientSource:
                 guard.look()
         finally:
             if process.poll() is None:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)  # and whoever works for it
                 process.wait()
         if process.returncode:
             raise FetchError(f"{self.program} ended with {process.returncode}: {self.reason(log_path)}")

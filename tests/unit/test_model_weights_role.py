@@ -80,7 +80,7 @@ def test_verified_fetched_by_the_controller_passed_on_and_removed(stage, hub, tm
     (prefix / "bin/modelscope").write_text(CLIENT.format(python=sys.executable))
     (prefix / "bin/modelscope").chmod(0o755)
     host = stage.host("gpu1")
-    directory, controllers = host.file("data/models/org/name"), tmp_path / "controller"
+    directory, controllers = host.directory / "data/models/org/name", tmp_path / "controller"
     variables = {
         "model_weights_models": [{"model": "org/name"}],
         "model_weights_modelscope_endpoint": hub.url,
