@@ -180,6 +180,27 @@ def files_below(directory):
     return [p for p in names_below(directory, (*CLIENT_LEFTOVERS, ".git")) if size_of(directory, p) is not None]
 
 
+def kind_of(path):
+    """What lies at a path, in words."""
+    return _kind(os.lstat(path).st_mode)
+
+
+def link_of_others(path):
+    """The first symbolic link on the way to a path that is another account's, who may lead it anywhere; or None."""
+    here, parts = "/", os.path.abspath(path).strip("/").split("/")
+    for part in parts:
+        here = os.path.join(here, part)
+        try:
+            info = os.lstat(here)
+        except OSError:
+            return None
+        if stat.S_ISLNK(info.st_mode):
+            if info.st_uid not in (0, os.geteuid()):
+                return here
+            here = os.path.realpath(here)
+    return None
+
+
 def up_to_link(directory, path):
     """The path itself, or that of the link on its way, which is what can be moved without following it."""
     parts = path.split("/")

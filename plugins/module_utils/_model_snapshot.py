@@ -70,10 +70,15 @@ class Places:
 
     def __init__(self, directory):
         self.given = self.directory = os.path.abspath(directory)
+        others = model_files.link_of_others(self.given)
+        if others:
+            raise SnapshotError(f"{others} is a symbolic link of another account, who may lead {self.given} anywhere")
         if os.path.islink(self.given):  # the operator's way to another disk
             self.directory = os.path.realpath(self.given)
             if not os.path.isdir(self.directory):
                 raise SnapshotError(f"{self.given} is a symbolic link to {self.directory}, which is no directory")
+        elif os.path.lexists(self.given) and not os.path.isdir(self.given):
+            raise SnapshotError(f"{self.given} is {model_files.kind_of(self.given)}, and a model needs a directory")
         self.parent, self.name = os.path.split(self.directory)
         if not self.name:
             raise SnapshotError(f"directory is {directory!r}: a model needs a directory of its own below a mount point")
@@ -381,7 +386,7 @@ def copy_file(directory, path, target, size=None):
 def quarantine(places, directory, paths):
     """Move files with wrong bytes out of the way; the latest of each path is kept for a look."""
     if paths:
-        _own_directory(places.quarantine)
+        own_directory(places.quarantine)
     for path in paths:
         path = model_files.up_to_link(directory, path)
         source = os.path.join(directory, path)
@@ -393,7 +398,8 @@ def quarantine(places, directory, paths):
             os.replace(source, target)
 
 
-def _own_directory(path):
+def own_directory(path):
+    """Make a hidden directory beside a model, or refuse what lies there in its place."""
     try:
         model_files.make_own_directory(path)
     except NotAFile as reason:
@@ -801,7 +807,7 @@ class Snapshot:
         try:
             model_files.make_own_directory(self.places.staging)
         except NotAFile:
-            _own_directory(self.places.quarantine)
+            own_directory(self.places.quarantine)
             aside = os.path.join(self.places.quarantine, ".staging")
             remove_tree(aside)
             os.rename(self.places.staging, aside)

@@ -42,6 +42,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._model_snapshot 
     copy_file,
     list_directory,
     listed,
+    own_directory,
     read_manifest,
 )
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB, MIB, format_bytes
@@ -77,6 +78,9 @@ class LocalSource:
         """(entries, None): from its manifest, from SHA256SUMS, or by hashing what is there."""
         if not os.path.isdir(self.path):
             raise SnapshotError(f"path is {self.path}, which is not a directory on this host")
+        others = model_files.link_of_others(self.path)
+        if others:
+            raise SnapshotError(f"path is {self.path}, where {others} is a symbolic link of another account")
         manifest = read_manifest(self.path)
         if manifest:
             return manifests.entries_of(manifest), manifest["resolved_revision"]
@@ -350,7 +354,7 @@ class ClientSource:
 
     def run(self, entries, staging, resolved, watch):
         """Run the client until it ends, or until it does what a hub must not make it do."""
-        model_files.make_own_directory(self.places.client)
+        own_directory(self.places.client)
         log_path = os.path.join(self.places.client, "client.log")
         longest = max(_CLIENT_EXTRA, *(entry.size for entry in entries))
         confinement = confine([staging, self.places.client], longest)
@@ -625,7 +629,7 @@ class RsyncSource:
 
         Contents only: no link, device or right of the other host comes along, and no file that is too long.
         """
-        model_files.make_own_directory(self.places.client)
+        own_directory(self.places.client)
         longest = max([entry.size for entry in missing])
         confinement = confine(None, max(longest, _CLIENT_EXTRA))
         log_path = os.path.join(self.places.client, "rsync.log")

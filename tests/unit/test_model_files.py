@@ -410,6 +410,40 @@ def test_a_models_directory_may_be_a_link_of_the_operators(source, directory, tm
         Places(str(directory))
 
 
+@needs_root
+def test_a_link_of_another_account_is_not_followed(source, directory, tmp_path):
+    """Neither to a source nor to the model's own directory: it may lead anywhere by the time root comes."""
+    theirs = tmp_path / "theirs"
+    theirs.symlink_to(source)
+    os.chown(theirs, 12345, 12345, follow_symlinks=False)
+    for path in (theirs, theirs / "sub"):
+        with pytest.raises(SnapshotError, match="theirs is a symbolic link of another account"):
+            ensure(path, directory)
+        with pytest.raises(SnapshotError, match="theirs is a symbolic link of another account"):
+            Places(str(path))
+    ours = tmp_path / "ours"
+    ours.symlink_to(source)
+    assert ensure(ours, directory)["changed"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "file", "socket"])
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_what_is_no_directory_is_neither_replaced_nor_removed(directory, kind, check_mode):
+    directory.write_text("mine") if kind == "file" else put(kind, directory)
+    before = os.lstat(directory)
+    with pytest.raises(SnapshotError, match=r"is a .*, and a model needs a directory"):
+        snapshots.absent(Places(str(directory)), check_mode)
+    assert os.path.samestat(before, os.lstat(directory))
+
+
+@pytest.mark.parametrize("name", ["client", "quarantine"])
+def test_a_link_in_place_of_a_hidden_directory_is_refused(source, directory, tmp_path, name):
+    (tmp_path / "elsewhere").mkdir()
+    (directory.parent / f".name.{name}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SnapshotError, match=rf"\.name\.{name} is a symbolic link: nothing is written to it"):
+        snapshots.own_directory(str(directory.parent / f".name.{name}"))
+
+
 def test_a_copy_that_grows_is_cut_where_the_list_ends_it(source, directory):
     hub = sources.LocalSource(str(source), 2)
     entries, _ = hub.listing()
