@@ -25,17 +25,17 @@ def _given(endpoints):
         raise AnsibleFilterError(f"verify_endpoints: {error}") from error
 
 
-def _endpoints_on_host(plan, services, host, address=None, given=None, default_key=None):
+def _endpoints_on_host(plan, services, host, address=None, given=None, default_key=None, keys_dir="/etc/inferops/keys"):
     if given:
         return _given(given)
-    return _endpoints.on_host(plan or {}, _normalized(services), host, address, default_key)
+    return _endpoints.on_host(plan or {}, _normalized(services), host, address, default_key, keys_dir)
 
 
-def _endpoint_keys(services, given=None, default=None):
+def _endpoint_keys(services, given=None, default=None, made=None):
     if given:
         named = zip(_given(given), given)
         return {endpoint["service"]: item["api_key"] for endpoint, item in named if item.get("api_key")}
-    return _endpoints.keys(_normalized(services), default)
+    return _endpoints.keys(_normalized(services), default, made)
 
 
 class FilterModule:

@@ -49,8 +49,8 @@ def _known_models(services, results=(), published=None):
 
 def _plan_in_force(plan):
     """What of a plan says where services run; the same plan carried out again gives the same text."""
-    keys = ("name", "model", "type", "layout", "engine", "placements")
-    return [{key: entry[key] for key in keys} for entry in plan.get("services", []) if entry.get("placements")]
+    keys = ("name", "model", "type", "layout", "engine", "placements", "key")
+    return [{key: entry.get(key) for key in keys} for entry in plan.get("services", []) if entry.get("placements")]
 
 
 class FilterModule:

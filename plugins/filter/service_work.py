@@ -7,8 +7,13 @@ from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils import (
+    _service_keys,
+    _service_work,
+    _vllm_container,
+    _vllm_options,
+)
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_values as values
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_work, _vllm_container, _vllm_options
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import ServiceError, normalize_services
 
 
@@ -50,13 +55,24 @@ def _service_work_of_host(
     retry_failed=False,
     peers=None,
     seals=None,
+    made_keys=None,
 ):
-    ours = _of_engine(services, engine)
+    try:
+        ours = _service_keys.with_keys(_of_engine(services, engine), _service_keys.checked_default(api_key), made_keys)
+    except values.Bad as error:
+        raise AnsibleFilterError(str(error)) from error
+    api_key = None  # each service has its own by now
     plan, where = plan or {}, _paths(paths)
     looked_at = {"docker_version": found.get("engine"), "selinux": bool(found.get("selinux"))}
     settings = {**looked_at, "seals": seals, **(settings or {})}
     try:
         items = _service_work.wanted(plan, ours, host, where, images, options, settings, api_key, peers)
+        keyless = _service_keys.keyless(ours, items)
+        if keyless:
+            raise AnsibleFilterError(
+                f"no key is known for {', '.join(keyless)}: let the role vllm make one, set api_key, or say that it is "
+                f"wanted open with api_key: none"
+            )
         surplus = _service_work.surplus(found, items, ours, plan)
         leaving = surplus["stop"] + surplus["remove"]
         items = _service_work.decided(

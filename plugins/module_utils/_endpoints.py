@@ -8,15 +8,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from urllib.parse import urlsplit
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _vllm_container
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_keys, _vllm_container
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_values as values
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redaction import redacted
 from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import printable
 
 # Where curl and the OpenAI SDK of a client find the key.
 CLIENT_VARIABLE = "OPENAI_API_KEY"
 _ANYWHERE = (None, "", "0.0.0.0", "::")
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _DIFY_TYPES = {"embedding": "Text Embedding", "rerank": "Rerank"}
 
 
@@ -24,10 +25,11 @@ class EndpointError(ValueError):
     """An endpoint that cannot be asked as it is declared."""
 
 
-def on_host(plan, services, host, address, default_key=None):
+def on_host(plan, services, host, address, default_key=None, keys_dir="/etc/inferops/keys"):
     """The endpoints that one host serves: [{name, url, probe, model, type, key_variable, …}], without their keys.
 
     url is for clients, probe for a check on the host itself. services: as normalize_services returns them.
+    key_variable or key_file say where the key is; neither, and the service is wanted open.
     """
     declared = {service["name"]: service for service in services if service["state"] == "started"}
     found = []
@@ -41,6 +43,7 @@ def on_host(plan, services, host, address, default_key=None):
             inside = "127.0.0.1" if bound in _ANYWHERE else bound
             outside = (address or host) if bound in _ANYWHERE else bound
             outside = "127.0.0.1" if outside == "localhost" else outside
+            made = _service_keys.given(service, default_key) == ""
             found.append(
                 {
                     "name": _vllm_container.container_name(service, placement, entry),
@@ -52,16 +55,19 @@ def on_host(plan, services, host, address, default_key=None):
                     "semantic": service["hub"] != "generated",
                     "validate_certs": False if scheme == "https" else None,
                     "key_variable": _key_variable(service, default_key),
+                    "key_file": f"{keys_dir}/{service['name']}" if made else None,
+                    "exposed": not values.is_loopback(bound),
                     "host": host,
                 }
             )
     return found
 
 
-def keys(services, default=None):
-    """{service: API key} of the services that want one."""
-    wanted = {service["name"]: service["api_key"] or default for service in services}
-    return {name: key for name, key in wanted.items() if key}
+def keys(services, default=None, made=None):
+    """{service: API key} of the services that want one. made: the keys that no operator gave."""
+    wanted = {service["name"]: _service_keys.given(service, default) for service in services}
+    found = {name: (made or {}).get(name) if key == "" else key for name, key in wanted.items()}
+    return {name: key for name, key in found.items() if key}
 
 
 def given(endpoints):
@@ -87,6 +93,8 @@ def given(endpoints):
                 "semantic": item.get("semantic", True),
                 "validate_certs": item.get("validate_certs"),
                 "key_variable": CLIENT_VARIABLE if item.get("api_key") else None,
+                "key_file": None,
+                "exposed": not values.is_loopback(urlsplit(root).hostname or ""),
                 "host": None,
             }
         )
@@ -95,15 +103,16 @@ def given(endpoints):
 
 def card(endpoint, result):
     """What a client must know; names the variable of the key, never the key. result: of inference_check."""
-    key_variable = endpoint["key_variable"]
+    key_variable, key_file = endpoint["key_variable"], endpoint.get("key_file")
+    keyed = bool(key_variable or key_file)
     base, kind = endpoint["url"] + "/v1", endpoint["type"]
     model = _said(result.get("model") or endpoint["model"])
     figures = result.get("figures") or {}
     length = figures.get("max_model_len")
     path, body = _request(kind, model)
     body = shlex.quote(body)  # the server named its model, and people paste this into a shell
-    key = f'  -H "Authorization: Bearer ${CLIENT_VARIABLE}" \\\n' if key_variable else ""
-    local = any(endpoint["url"].partition("://")[2].startswith(name) for name in _LOOPBACK)
+    key = f'  -H "Authorization: Bearer ${CLIENT_VARIABLE}" \\\n' if keyed else ""
+    local = values.is_loopback(urlsplit(endpoint["url"]).hostname or "")
     return {
         "name": endpoint["name"],
         "base_url": base,
@@ -111,12 +120,13 @@ def card(endpoint, result):
         "model": model,
         "type": kind,
         "key_variable": key_variable,
+        "key_file": f"{endpoint['host']}:{key_file}" if key_file else None,
         "context_length": length,
         "embedding_dimension": figures.get("embedding_dimension"),
         "engine_version": _said(figures.get("engine_version")),
         "curl": f"curl {shlex.quote(base + path)} \\\n{key}  -H 'Content-Type: application/json' \\\n  -d {body}",
-        "dify": _dify(kind, model, base, key_variable, length),
-        "python": _python(kind, base, model, bool(key_variable)),
+        "dify": _dify(kind, model, base, _key_place(key_variable, key_file, endpoint), length),
+        "python": _python(kind, base, model, keyed),
     }
 
 
@@ -127,9 +137,11 @@ def report(endpoint, result):
 
 
 def _key_variable(service, default_key):
+    if not _service_keys.given(service, default_key):
+        return None
     if service["api_key"]:
         return f"api_key of {service['name']} in inference_services"
-    return "inference_api_key" if default_key else None
+    return "inference_api_key"
 
 
 def _url(scheme, address, port):
@@ -164,12 +176,18 @@ def _request(kind, model):
     return "/chat/completions", json.dumps({"model": model, "messages": messages, "max_tokens": 100})
 
 
-def _dify(kind, model, base, key_variable, length):
+def _key_place(variable, file, endpoint):
+    if file:
+        return f"what is in {file} on {endpoint['host']}"
+    return f"the value of {variable}" if variable else "(leave empty)"
+
+
+def _dify(kind, model, base, key_place, length):
     """Settings > Model provider > OpenAI-API-compatible > Add model, field by field."""
     fields = {
         "Model Type": _DIFY_TYPES.get(kind, "LLM"),
         "Model Name": model,
-        "API Key": f"the value of {key_variable}" if key_variable else "(leave empty)",
+        "API Key": key_place,
         "API endpoint URL": base,
     }
     if kind not in _DIFY_TYPES:

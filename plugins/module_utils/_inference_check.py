@@ -19,7 +19,7 @@ import time
 import urllib.request
 import zlib
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _bounded_http
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _authorization, _bounded_http
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import MIB
 from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import (
     UntrustedError,
@@ -34,23 +34,9 @@ PATIENCE = 10  # an answer may take that many times what its next byte may
 TYPES = ("chat", "completion", "embedding", "rerank", "vision")
 JOKE = "Tell me a joke."
 COUNTING = "Count from 1 to 100: 1, 2, 3,"
-WRONG_KEY = "wrong-key-of-inference-check"
 # What /health of a server that works says; text-embeddings-inference may want its key even there.
 ALIVE = (200, 401)
 
-# Routes that a key must protect. An empty body is enough: the key is judged before the body is.
-GUARDED_ROUTES = (
-    ("GET", "/v1/models"),
-    ("POST", "/v1/chat/completions"),
-    ("POST", "/v1/completions"),
-    ("POST", "/v1/responses"),
-    ("POST", "/v1/embeddings"),
-    ("POST", "/v1/rerank"),
-    ("POST", "/v1/score"),
-    ("POST", "/v2/rerank"),
-)
-# Routes that do the model's work, yet vLLM leaves without a key.
-OPEN_WORK_ROUTES = tuple(("POST", path) for path in ("/rerank", "/score", "/pooling", "/classify", "/invocations"))
 # Present only with VLLM_SERVER_DEV_MODE: anyone may then put the engine to sleep or run code in it.
 DEV_ROUTES = ("/collective_rpc", "/sleep", "/reset_prefix_cache", "/server_info")
 
@@ -119,6 +105,7 @@ class Endpoint:
         self.root = url[: -len("/v1")] if url.endswith("/v1") else url
         self.api_key = api_key
         self._timeout = timeout
+        self._how = {"validate_certs": validate_certs, "ca_path": ca_path, "use_proxy": use_proxy}
         context = None
         if url.startswith("https:"):
             context = ssl.create_default_context(cafile=ca_path)
@@ -129,6 +116,10 @@ class Endpoint:
             handlers.append(urllib.request.ProxyHandler({}))
         # Not ansible's open_url: it reads the whole trust store again for each of some thirty requests.
         self._opener = urllib.request.build_opener(*handlers)
+
+    def within(self, seconds):
+        """The same endpoint, asked with less patience."""
+        return Endpoint(self.root, self.api_key, min(self._timeout, seconds), **self._how)
 
     def get(self, path, **kwargs):
         return self._read("GET", path, None, **kwargs)
@@ -186,7 +177,7 @@ class Endpoint:
         key = self.api_key if key is True else key
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        data = None if body is None else json.dumps(body).encode("utf-8")
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode("utf-8")
         try:
             request = urllib.request.Request(self.root + path, data, headers, method=method)
             return self._opener.open(request, timeout=self._timeout), None
@@ -204,12 +195,22 @@ class Endpoint:
 
 
 def check(
-    endpoint, model=None, type="chat", semantic=True, max_tokens=100, dimension=None, documented=True, brief=False
+    endpoint,
+    model=None,
+    type="chat",
+    semantic=True,
+    max_tokens=100,
+    dimension=None,
+    documented=True,
+    brief=False,
+    exposed=True,
+    open_routes="refuse",
 ):
     """Run every check that fits the type; plain data out.
 
     semantic: also judge what the answers mean; meaningless for random weights.
     brief: only that it does its work at all: the list of models and one answer.
+    exposed, open_routes: whether others than the host reach it, and whether routes without a key are accepted then.
     """
     run = _Run(endpoint, model, semantic, max_tokens, dimension)
     served = run.models()
@@ -231,7 +232,7 @@ def check(
             run.embeddings()
         if type == "rerank":
             run.rerank()
-        run.authorization()
+        _authorization.check(run, exposed, open_routes == "accept")
         run.surroundings(documented)
     return run.result(type)
 
@@ -440,27 +441,6 @@ class _Run:
         if self.semantic:
             return self.add("rerank_order", any(near > far for near, far in scored), detail)
         return self.skip("rerank_order", "semantic is false")
-
-    # Who may ask
-
-    def authorization(self):
-        if not self.endpoint.api_key:
-            return self.add("api_key", False, "no key is wanted: whoever reaches the port may use it", "info")
-        for name, key in (("no_key_refused", None), ("wrong_key_refused", WRONG_KEY)):
-            answers = [(path, self._probe(method, path, key)) for method, path in GUARDED_ROUTES]
-            served = [(path, status) for path, status in answers if status not in (0, 404, 405, 501)]
-            leaks = [f"{path} ({status})" for path, status in served if status not in (401, 403)]
-            detail = f"answered: {', '.join(leaks)}" if leaks else f"{len(served)} routes refuse it"
-            self.add(name, served and not leaks, detail)
-        answers = [(path, self._probe(method, path, None)) for method, path in OPEN_WORK_ROUTES]
-        leaks = [path for path, status in answers if status not in (0, 401, 403, 404, 405, 501)]
-        detail = "every route that does work wants the key"
-        if leaks:
-            detail = f"no key is wanted by {', '.join(leaks)}: let a proxy or a firewall pass only /v1"
-        return self.add("unguarded_routes", not leaks, detail, "warning")
-
-    def _probe(self, method, path, key):
-        return (self.endpoint.get(path, key=key) if method == "GET" else self.endpoint.post(path, {}, key=key)).status
 
     # Around it
 

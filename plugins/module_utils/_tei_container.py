@@ -12,6 +12,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils import (
     _container_secrets,
     _gpu_catalogue,
     _hardening,
+    _service_keys,
     _vllm_container,
 )
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import option_name
@@ -74,7 +75,7 @@ def config_file(service, plan=None, placement=None, engine_version=None, setting
         elif value not in (None, False):
             # In one word, or a value with a leading dash would be the next option.
             arguments.append(f"--{name}={value}")
-    key = service.get("api_key") or api_key or ""
+    key = _service_keys.given(service, api_key) or ""
     content = f"API_KEY={shlex.quote(key)}\n"
     seals = (settings or {}).get("seals")
     digest = _container_secrets.fingerprint(content, service["name"], placement, seals)

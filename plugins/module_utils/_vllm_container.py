@@ -15,6 +15,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils import (
     _hardening,
     _network,
     _ray,
+    _service_keys,
     _vllm_options,
 )
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_values as values
@@ -120,7 +121,7 @@ def config_file(service, plan=None, placement=None, engine_version=None, setting
     digest changes with the content, so that a container that carries it is replaced when its options change.
     token: what the members of a group know each other by.
     """
-    service = dict(service, api_key=service.get("api_key") or api_key or None)
+    service = dict(service, api_key=_service_keys.given(service, api_key) or None)
     options = engine_options(service, plan, placement, settings)
     if _several_hosts(placement):
         options["distributed-executor-backend"] = _backend(service, engine_version)

@@ -14,7 +14,10 @@ description:
   - Talks to any OpenAI-compatible endpoint as a client does and judges the answers, not only the status codes.
     A broken deployment can answer 200 on C(/health) and die on the first request; only a completion proves it.
   - Every type is asked for its list of models, its C(/docs) and C(/metrics) pages, and, with O(api_key), whether every
-    guarded route refuses a missing and a wrong key. Routes that do work without a key are reported.
+    guarded route refuses a missing and a wrong key.
+  - Then every route of the served OpenAPI document, and of what vLLM's version is known to have, is judged. Routes that
+    do the model's work are asked without a key, with a body that cannot be parsed. Routes that change the engine are
+    never asked.
   - V(chat) is asked for a joke in one piece, streamed, and as a plain completion, and must end by length and by
     stop string. V(completion) is the same without the chat. V(vision) is V(chat), and names the colour of a picture.
     V(embedding) must give finite vectors of one length, related texts closer than unrelated ones.
@@ -56,6 +59,16 @@ options:
     description: Only whether it does its work at all. The list of models and one answer of its O(type).
     type: bool
     default: false
+  exposed:
+    description:
+      - Whether others than its own host reach the endpoint. By default, whether O(endpoint) is no address of loopback.
+      - Routes that do work or change the engine without the key are an error then, unless O(open_routes) accepts them.
+    type: bool
+  open_routes:
+    description: What such routes are where others reach them. V(accept) makes a note of them.
+    type: str
+    choices: [refuse, accept]
+    default: refuse
   fail_on:
     description: The least severe failed check that fails the task.
     type: str
@@ -171,8 +184,11 @@ summary:
   sample: ["qwen2.5-7b-instruct (chat) at http://127.0.0.1:8000/v1", "  ok    models               qwen2.5-7b-instruct"]
 """
 
+from urllib.parse import urlsplit
+
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _inference_check
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
+from ansible_collections.inferops.gpu_host.plugins.module_utils._service_values import is_loopback
 
 
 def main():
@@ -186,6 +202,8 @@ def main():
             "max_tokens": {"type": "int", "default": 100, "no_log": False},
             "dimension": {"type": "int"},
             "brief": {"type": "bool", "default": False},
+            "exposed": {"type": "bool"},
+            "open_routes": {"type": "str", "choices": ["refuse", "accept"], "default": "refuse"},
             "fail_on": {"type": "str", "choices": ["error", "warning", "never"], "default": "error"},
             "timeout": {"type": "int", "default": 60},
             "validate_certs": {"type": "bool", "default": True},
@@ -196,7 +214,10 @@ def main():
     )
     params = dict(module.params)
     fail_on = params.pop("fail_on")
-    wanted = {name: params.pop(name) for name in ("model", "type", "semantic", "max_tokens", "dimension", "brief")}
+    names = ("model", "type", "semantic", "max_tokens", "dimension", "brief", "exposed", "open_routes")
+    wanted = {name: params.pop(name) for name in names}
+    if wanted["exposed"] is None:
+        wanted["exposed"] = not is_loopback(urlsplit(params["endpoint"]).hostname or "")
     found = _inference_check.check(_inference_check.Endpoint(params.pop("endpoint"), **params), **wanted)
     result = dict(found, changed=False, summary=_inference_check.summary(found))
 

@@ -71,6 +71,18 @@ options:
     type: list
     elements: dict
     default: []
+  inventory:
+    description:
+      - Every host that there is, also those that cannot be reached now. The owner of a key stays one as long as it is
+        among them.
+      - With it, the plan also tells how each service can be reached, and with which key.
+    type: list
+    elements: str
+  open_routes:
+    description: Whether routes that the engine leaves without a key may be in reach of others.
+    type: str
+    choices: [refuse, accept]
+    default: refuse
   strict:
     description: Fail on a model architecture that is not known, instead of estimating it as a Llama-like decoder.
     type: bool
@@ -157,6 +169,8 @@ def main():
             "engine_version": {"type": "str"},
             "images": {"type": "dict", "default": {}},
             "current": {"type": "list", "elements": "dict", "default": []},
+            "inventory": {"type": "list", "elements": "str"},
+            "open_routes": {"type": "str", "choices": ["refuse", "accept"], "default": "refuse"},
             "strict": {"type": "bool", "default": False},
             "allow_unplaced": {"type": "bool", "default": False},
         },
@@ -173,6 +187,8 @@ def main():
             images=params["images"],
             current=params["current"],
             strict=params["strict"],
+            inventory=params["inventory"],
+            open_routes=params["open_routes"],
         )
     except (ServiceError, FleetError, PlanError) as error:
         module.fail_json(msg=str(error))

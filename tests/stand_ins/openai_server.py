@@ -78,6 +78,9 @@ class StandIn(ThreadingHTTPServer):
         self.api_key = api_key
         self.faults = frozenset(faults)
         self.open_routes = open_routes
+        self.more_routes = ()  # paths that take work or change the engine; they only say what came of it
+        self.document = {"paths": {path: {method: {} for method in methods} for path, methods in ROUTES.items()}}
+        self.version = "0.0.0-stand-in"
         self.requests = []  # (method, path, body) of each
 
     @property
@@ -113,10 +116,9 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/health":
             self._send(200, "text/plain", "")
         elif self.path == "/version" and not self._has("tei"):
-            self._json(200, {"version": "0.0.0-stand-in"})
-        elif self.path == "/openapi.json":
-            paths = {path: {method: {} for method in methods} for path, methods in ROUTES.items()}
-            self._json(200, {"openapi": "3.1.0", "info": {"title": "FastAPI"}, "paths": paths})
+            self._json(200, {"version": self.server.version})
+        elif self.path == "/openapi.json" and self.server.document is not None:
+            self._json(200, {"openapi": "3.1.0", "info": {"title": "FastAPI"}, **self.server.document})
         elif self.path == "/info" and self._has("tei"):
             self._json(200, {"model_id": "/models/demo", "max_input_length": 512, "version": "1.9.0"})
         elif self.path == "/v1/models" and not self._has("tei"):
@@ -127,7 +129,11 @@ class Handler(BaseHTTPRequestHandler):
             self._json(404, {"detail": "Not Found"})
 
     def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
+        text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        try:
+            body = json.loads(text or b"{}")
+        except ValueError:
+            body = None  # judged where an engine does: after the key
         self.server.requests.append(("POST", self.path, body))
         routes = {
             "/v1/chat/completions": self._chat,
@@ -137,9 +143,12 @@ class Handler(BaseHTTPRequestHandler):
             "/rerank": self._rerank,
         }
         if self._has("tei"):
-            body.pop("model", None)
+            (body or {}).pop("model", None)
             del routes["/v1/rerank"]
-        if self.path not in routes:
+        if self.path in self.server.more_routes:
+            if self.path in self.server.open_routes or self._allowed():
+                self._json(*((400, {"detail": "no JSON"}) if body is None else (200, {"detail": "done"})))
+        elif self.path not in routes:
             self._json(404, {"detail": "Not Found"})
         elif self.path in self.server.open_routes or self._allowed():
             if self._has("engine_dead"):

@@ -72,7 +72,8 @@ def test_random_weights_are_not_asked_for_meaning():
     [
         ({"api_key": KEY}, "other", "api_key of m in inference_services"),
         ({}, KEY, "inference_api_key"),
-        ({}, None, None),
+        ({"api_key": "none"}, KEY, None),
+        ({}, "none", None),
     ],
 )
 def test_card_names_the_variable_and_never_the_key(declared, default, variable):
@@ -81,6 +82,26 @@ def test_card_names_the_variable_and_never_the_key(declared, default, variable):
     assert made["key_variable"] == variable
     assert KEY not in json.dumps([endpoint, made])
     assert ("Authorization" in made["curl"]) == bool(variable)
+
+
+def test_card_names_the_file_of_a_key_that_was_made():
+    (endpoint,) = found({})
+    made = _endpoints.card(endpoint, {"model": "m"})
+    assert (made["key_variable"], made["key_file"]) == (None, "gpu1:/etc/inferops/keys/m")
+    assert made["dify"]["API Key"] == "what is in /etc/inferops/keys/m on gpu1"
+    assert "Authorization" in made["curl"]
+
+
+def test_the_key_of_an_endpoint_is_the_operators_or_the_one_that_was_made():
+    services = normalize_services(
+        [
+            {"name": "own", "model": "a/b", "api_key": "sk-own"},
+            {"name": "made", "model": "a/b"},
+            {"name": "open", "model": "a/b", "api_key": "none"},
+        ]
+    )
+    assert _endpoints.keys(services, None, {"made": "m" * 64}) == {"own": "sk-own", "made": "m" * 64}
+    assert _endpoints.keys(services, "sk-all", {"made": "m" * 64}) == {"own": "sk-own", "made": "sk-all"}
 
 
 @pytest.mark.parametrize(
@@ -150,7 +171,7 @@ def test_playbook_alone_against_any_endpoint(tmp_path):
     assert first.returncode == 0, first.stdout.decode()
     assert b"changed=2 " in first.stdout
     assert b"changed=0 " in again.stdout
-    assert b"warn  unguarded_routes" in first.stdout
+    assert b"note  unguarded_routes" in first.stdout
     written = "".join(path.read_text() for path in cards.iterdir())
     assert "OPENAI_API_KEY" in written
     assert KEY not in written + first.stdout.decode() + again.stdout.decode()

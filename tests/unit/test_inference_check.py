@@ -16,6 +16,7 @@ KEY = "sk-very-secret"
 
 
 def run(stand_in, api_key=None, **wanted):
+    wanted.setdefault("exposed", False)
     return _inference_check.check(_inference_check.Endpoint(stand_in.url, api_key=api_key, timeout=5), **wanted)
 
 
@@ -80,8 +81,9 @@ def test_key_is_wanted_and_kept_secret():
         result = run(stand_in, api_key=KEY)
     assert result["ok"], result["checks"]
     assert named(result, "no_key_refused")["detail"] == "5 routes refuse it"
-    assert result["doubts"] == ["unguarded_routes"]
-    assert "/rerank" in named(result, "unguarded_routes")["detail"]
+    assert result["doubts"] == []
+    assert "by /rerank; /scale_elastic_ep changes the engine" in named(result, "unguarded_routes")["detail"]
+    assert "none but this host reaches them" in named(result, "unguarded_routes")["detail"]
     assert KEY not in json.dumps(result)
 
 
@@ -131,7 +133,7 @@ def test_summary_is_readable():
         lines = _inference_check.summary(run(stand_in, api_key=KEY))
     assert lines[0] == f"demo (chat) at {stand_in.url}/v1"
     assert any(line.startswith("  FAIL  chat ") and "empty" in line for line in lines)
-    assert any(line.startswith("  warn  unguarded_routes") for line in lines)
+    assert any(line.startswith("  note  unguarded_routes") for line in lines)
 
 
 def test_redirect_is_not_followed():

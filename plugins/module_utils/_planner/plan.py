@@ -14,6 +14,7 @@ Nothing here looks at a host: all is plain data, and the same data gives the sam
 
 from __future__ import annotations
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _open_routes, _service_keys
 from ansible_collections.inferops.gpu_host.plugins.module_utils._config_keys import ConfigError
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.config import parse_model_config
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model.demo import demo_config
@@ -43,13 +44,25 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._service import 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._versions import default_engine_version
 
 
-def plan(services, hosts, models=None, defaults=None, engine_version=None, current=None, strict=False, images=None):
+def plan(
+    services,
+    hosts,
+    models=None,
+    defaults=None,
+    engine_version=None,
+    current=None,
+    strict=False,
+    images=None,
+    inventory=None,
+    open_routes="refuse",
+):
     """The plan for declared services on declared or found hosts.
 
     hosts: see _planner.fleet.build_fleet. models: {service name: model_info's answer, or {"config": …}}.
     defaults: values for keys that services leave out. current: the services of a plan that is in force.
     engine_version: where a service says none; None for that of its image.
     images: {accelerator: image} that replace the default ones.
+    inventory: all hosts that there are, also those that could not be asked. With it, the plan tells who can reach what.
     Returns the plan; its `problems` say what could not be placed.
     Raises ServiceError, FleetError or PlanError for input that cannot be understood.
     """
@@ -69,7 +82,22 @@ def plan(services, hosts, models=None, defaults=None, engine_version=None, curre
             answer = attempt
         if not answer["problems"]:
             break
+    _tell_access(answer, services, current or (), inventory, open_routes)
     return answer
+
+
+def _tell_access(answer, services, current, inventory, open_routes):
+    """Who makes the key of each service, and how it can be reached."""
+    force = {entry["name"]: entry for entry in current}
+    dangers = _open_routes.warnings(services, accepted=open_routes == "accept") if inventory else {}
+    for entry, service in zip(answer["services"], services):
+        made = _service_keys.given(service) == ""
+        entry["key"] = _service_keys.planned(entry, force.get(entry["name"]), inventory) if made else None
+        entry["access"] = []
+        if inventory and service["state"] == "started":
+            entry["access"] = [*_service_keys.access(service, entry["key"])]
+            if service["name"] in dangers:
+                entry["access"].append("WARNING: site.yml will refuse it. " + dangers[service["name"]] + ".")
 
 
 def _attempt(subjects, fleet, current, level):

@@ -70,6 +70,7 @@ def _service(service):
         lines.append(f"  replica {placement['replica']}: {where}, port {placement['port']}")
     if len(service["placements"]) > 8:
         lines.append(f"  … and {len(service['placements']) - 8} more replicas")
+    lines += [f"Access: {line}" for line in service.get("access") or []]
     return [*lines, ""]
 
 
