@@ -6,6 +6,7 @@ import json
 import os
 import stat
 
+import pytest
 import role_plays
 from openai_server import free_port
 
@@ -44,7 +45,62 @@ def everything_of(host):
     return shown
 
 
-def test_a_key_is_made_once_and_is_the_same_for_all_replicas(stage):
+def test_a_key_is_made_once_for_nobodys_eyes_and_the_same_for_all(stage):
+    hosts = [stage.host("gpu1"), stage.host("gpu2")]
+    for host in hosts:
+        host.model()
+    played = stage.play(stage.role("vllm"), arguments=["-vvv", "--diff"], **replicated())
+    assert played.ok, played.output
+    key = key_of(hosts[0])
+    assert key and len(key) == 64 and [key_of(host) for host in hosts] == [key, key]
+    for host in hosts:
+        assert (mode(host.file("etc/keys")), mode(host.file(f"etc/keys/{NAME}"))) == (0o700, 0o600)
+        assert host.engine.running() == [f"{NAME}-{hosts.index(host)}"]
+        assert key not in everything_of(host)
+    assert key not in played.output
+
+
+def keys_only(stage):
+    """The role's tasks about keys alone."""
+    role = stage.role("vllm", tasks_from="keys")
+    role["vars"] = {"__vllm_engine": "vllm"}
+    return role
+
+
+def put_key(host, name, key="k" * 64, how=0o600):
+    path = host.file(f"etc/keys/{name}")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.write_text(key + "\n")
+    path.chmod(how)
+
+
+def test_a_replica_without_its_owner_gets_no_second_key_and_what_is_open_is_shut(stage):
+    """Several services in one play, each in a state of its own, on a host whose neighbour is left out."""
+    stage.host("gpu1")
+    host = stage.host("gpu2")
+    services = [{"name": name, "model": "inferops/tiny", "accelerator": "cpu"} for name in ("mine", "has", "lacks")]
+    placements = [{"replica": 0, "port": 8000, "nodes": [{"host": "gpu2", "node_rank": 0, "gpus": []}]}]
+    owners = {"mine": "gpu2", "has": "gpu1", "lacks": "gpu1"}
+    plan = {
+        "services": [
+            {"name": name, "placements": placements, "key": {"owner": owner, "held_by": []}}
+            for name, owner in owners.items()
+        ]
+    }
+    put_key(host, "has", how=0o644)
+    host.file("etc/keys").chmod(0o755)
+    wanted = {"vllm_services": services, "vllm_plan": plan}
+    played = stage.play(keys_only(stage), arguments=["--limit", "gpu2", "-vvv"], **wanted)
+    assert not played.ok
+    assert "lacks: its key lies on gpu1" in played.words and "(--limit gpu1,gpu2)" in played.words, played.output
+    assert "k" * 64 not in played.output
+    assert sorted(path.name for path in host.file("etc/keys").iterdir()) == ["has", "mine"]
+    assert {mode(path) for path in host.file("etc/keys").iterdir()} == {0o600} and mode(host.file("etc/keys")) == 0o700
+    assert "could be read by other accounts" in played.words and "rotate_key.yml -e service=has" in played.words
+
+
+@pytest.mark.slow
+def test_dry_runs_second_runs_losses_and_absences(stage):
     hosts = [stage.host("gpu1"), stage.host("gpu2")]
     for host in hosts:
         host.model()
@@ -56,28 +112,16 @@ def test_a_key_is_made_once_and_is_the_same_for_all_replicas(stage):
     assert dry.words.count(f"A key would be made for {NAME}") == 2
     assert not any(host.file("etc/keys").exists() for host in hosts)
 
-    played = stage.play(role, arguments=["-vvv", "--diff"], **variables)
-    assert played.ok, played.output
+    assert stage.play(role, **variables).ok
     key = key_of(hosts[0])
-    assert key and len(key) == 64 and [key_of(host) for host in hosts] == [key, key]
-    for host in hosts:
-        assert (mode(host.file("etc/keys")), mode(host.file(f"etc/keys/{NAME}"))) == (0o700, 0o600)
-        assert host.engine.running() == [f"{NAME}-{hosts.index(host)}"]
-        assert key not in everything_of(host)
-    assert key not in played.output
-
     again = stage.play(role, **variables)
     assert again.ok and again.changed() == 0, again.output
 
-    # What others could read is shut and told; what the owner has lost comes back from a copy.
-    hosts[1].file(f"etc/keys/{NAME}").chmod(0o644)
-    hosts[1].file("etc/keys").chmod(0o755)
+    # What the owner has lost comes back from a copy.
     hosts[0].file(f"etc/keys/{NAME}").unlink()
     healed = stage.play(role, **variables)
     assert healed.ok, healed.output
-    assert "could be read by other accounts" in healed.words and "rotate_key.yml -e service=demo" in healed.words
     assert [key_of(host) for host in hosts] == [key, key]
-    assert (mode(hosts[1].file("etc/keys")), mode(hosts[1].file(f"etc/keys/{NAME}"))) == (0o700, 0o600)
 
     # A replica that cannot ask the owner is refused, and serves on as it did.
     hosts[1].file(f"etc/keys/{NAME}").unlink()
@@ -85,3 +129,59 @@ def test_a_key_is_made_once_and_is_the_same_for_all_replicas(stage):
     alone = stage.play(role, arguments=["--limit", "gpu2"], **variables)
     assert not alone.ok and "its key lies on gpu1" in alone.words, alone.output
     assert key_of(hosts[1]) is None and hosts[1].engine.acted() == before
+
+    # A service that goes takes its key along.
+    gone = [dict(variables["vllm_services"][0], state="absent")]
+    assert stage.play(role, vllm_services=gone, vllm_plan={}).ok
+    assert [key_of(host) for host in hosts] == [None, None]
+
+
+@pytest.mark.slow
+def test_a_new_key_replaces_the_replicas_one_after_the_other(stage):
+    """Also when the first try is killed, or fails: then what was there answers to the key that is in its file."""
+    hosts = [stage.host("gpu1"), stage.host("gpu2")]
+    for host in hosts:
+        host.model()
+    variables = replicated()
+    declared = {"inference_services": variables["vllm_services"], "inference_plan": variables["vllm_plan"]}
+    declared["inference_plan"]["services"][0]["key"] = {"owner": "gpu1", "held_by": []}
+    assert stage.play(stage.role("vllm"), **declared).ok
+    old = key_of(hosts[0])
+
+    rotate = stage.directory / "rotate.yml"
+    text = (role_plays.ROOT / "playbooks/rotate_key.yml").read_text()
+    before, _plan, after = text.partition("- name: Plan\n  ansible.builtin.import_playbook: plan.yml\n")
+    rotate.write_text(before + after.replace("[vars/services.yml]", f"[{role_plays.ROOT}/playbooks/vars/services.yml]"))
+    rotate.write_text(
+        rotate.read_text().replace("tasks/declared.yml", f"{role_plays.ROOT}/playbooks/tasks/declared.yml")
+    )
+    play = {"ansible.builtin.import_playbook": str(rotate)}
+
+    unsaid = stage.play(play, **declared)
+    assert not unsaid.ok and "Which service? -e service=NAME; declared are demo" in unsaid.words
+    without = stage.play(play, arguments=["--limit", "gpu2"], service=NAME, **declared)
+    assert not without.ok and "The key of demo lies on gpu1, which is not in this run" in without.words, without.output
+
+    # The image does not start any more: the first host goes back to what it had, and the second is not touched.
+    for host in hosts:
+        host.engine.add_image(role_plays.CPU_IMAGE, serves=False)
+    failed = stage.play(play, service=NAME, **declared)
+    assert not failed.ok
+    assert [key_of(host) for host in hosts] == [old, old]
+    assert [container["running"] for container in running(hosts)] == [True, True]
+
+    for host in hosts:
+        host.engine.add_image(role_plays.CPU_IMAGE, serves=True)
+    done = stage.play(play, arguments=["-vvv"], service=NAME, vllm_retry_failed=True, **declared)
+    assert done.ok, done.output
+    new = key_of(hosts[0])
+    assert new != old and [key_of(host) for host in hosts] == [new, new]
+    assert "demo wants its new key now and refuses the old one" in done.words
+    assert old not in done.output and new not in done.output
+    assert not list(hosts[0].file("etc/keys").glob(".*"))
+    again = stage.play(stage.role("vllm"), **declared)
+    assert again.ok and again.changed() == 0, again.output
+
+
+def running(hosts):
+    return [{"running": bool(host.engine.running())} for host in hosts]

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAYBOOK = Path(sys.executable).parent / "ansible-playbook"
-GOOD = {"name": "demo", "hub": "generated", "accelerator": "cpu", "port": 18777}
+GOOD = {"name": "demo", "hub": "generated", "accelerator": "cpu", "port": 18777, "bind_address": "127.0.0.1"}
 
 pytestmark = pytest.mark.slow
 
@@ -113,6 +113,22 @@ def test_a_port_that_another_program_has_is_refused(tmp_path):
     assert "inference_services" in output
 
 
+def test_a_service_whose_open_routes_others_would_reach_is_refused_before_anything_is_done(tmp_path):
+    wide = {**GOOD, "bind_address": "0.0.0.0"}
+    code, output = preflight(tmp_path, [wide])
+    assert code != 0
+    # The plan has said so already, and the refusal names both cures.
+    assert "Access: WARNING: site.yml will refuse it" in output
+    assert output.count("bind_address: 127.0.0.1") >= 2 and output.count("inference_open_routes: accept") >= 2
+    space = {"preflight_engine_free_gib": {"cpu": 0}}
+    code, output = preflight(tmp_path, [wide], inference_open_routes="accept", **space)
+    assert code == 0 and "WARNING: site.yml will refuse" not in output, output
+    code, output = preflight(tmp_path, [{**wide, "api_key": "none"}], **space)
+    assert code == 0 and "demo is OPEN on 0.0.0.0: whoever reaches its port can use it without a key" in output, output
+    code, output = preflight(tmp_path, [wide], inference_open_routes="yes")
+    assert code != 0 and "refuse, accept" in output
+
+
 def test_an_unsupported_system_is_refused_and_can_be_allowed(tmp_path):
     code, output = preflight(tmp_path, [GOOD], preflight_supported_systems={"Plan9": ["4"]})
     assert code != 0
@@ -133,7 +149,7 @@ NO_SPACE_WANTED = {"preflight_engine_free_gib": {"cuda": 0}, "preflight_allow_ro
 
 
 def gpu_service(model):
-    return {"name": "demo", "model": model, "config": CONFIGS[model], "port": 18777}
+    return {"name": "demo", "model": model, "config": CONFIGS[model], "port": 18777, "bind_address": "127.0.0.1"}
 
 
 SMALL = gpu_service("Qwen/Qwen2.5-7B-Instruct")

@@ -24,8 +24,15 @@ print(answer.status, answer.read().decode())
 """
 
 
-def ask(host, service, path, body=None, key=KEY):
+def key_of(host, service):
+    """The operator's, the one that was made, or none."""
+    made = f"/etc/inferops/keys/{service}"
+    return KEY if service == "chat" else host.check_output("cat %s", made) if host.file(made).exists else ""
+
+
+def ask(host, service, path, body=None, key=None):
     """(status, what the service answers)"""
+    key = key_of(host, service) if key is None else key
     url = f"http://127.0.0.1:{PORTS[service]}/v1{path}"
     told = host.check_output("python3 -c %s %s %s %s", ASK, url, json.dumps(body) if body else "", key)
     status, _blank, text = told.partition(" ")
@@ -43,9 +50,16 @@ def test_a_chat_is_answered(host):
     assert answer["choices"][0]["message"]["content"].strip()
 
 
+@pytest.mark.parametrize("service", ["chat", "embed"])
 @pytest.mark.parametrize("key", ["", "another"])
-def test_without_the_key_there_is_no_answer(host, key):
-    assert ask(host, "chat", "/models", key=key)[0] == 401
+def test_without_the_key_there_is_no_answer(host, service, key):
+    assert ask(host, service, "/models", key=key)[0] == 401
+
+
+def test_only_a_missing_key_was_made(host):
+    assert host.check_output("ls /etc/inferops/keys").split() == ["embed"]
+    assert len(key_of(host, "embed")) == 64
+    assert (host.file("/etc/inferops/keys").mode, host.file("/etc/inferops/keys/embed").mode) == (0o700, 0o600)
 
 
 def test_texts_become_vectors(host):
@@ -68,8 +82,10 @@ def test_documents_are_ranked(host):
 
 
 def test_the_key_is_nowhere_to_be_seen(host):
-    assert KEY not in host.check_output("docker inspect chat")
-    assert KEY not in host.check_output("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'")
+    keys = [KEY, key_of(host, "embed")]
+    shown = host.check_output("docker inspect chat embed")
+    shown += host.check_output("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'")
+    assert not [key for key in keys if key in shown]
 
 
 def test_the_key_is_in_a_file_for_root_alone(host):
@@ -88,10 +104,12 @@ def test_logs_are_limited_and_the_model_is_read_only(host, service):
 
 
 @pytest.mark.parametrize("service", PORTS)
-def test_each_service_has_a_card_and_a_report(service):
+def test_each_service_has_a_card_and_a_report(host, service):
     card = (CARDS / f"{service}.md").read_text()
     assert f":{PORTS[service]}/v1" in card
     assert KEY not in card
+    if service == "embed":
+        assert "`/etc/inferops/keys/embed` on gpu1" in card and key_of(host, "embed") not in card
     report = json.loads((CARDS / f"{service}.json").read_text())
     assert report["ok"]
     assert not report["errors"]

@@ -3,8 +3,12 @@
 import json
 
 
-def ask(host, path, body=None, key="a-key-for-tests"):
-    command = f"python3 - http://127.0.0.1:8000{path} {key}"
+def made_key(host):
+    return host.check_output("cat /etc/inferops/keys/demo")
+
+
+def ask(host, path, body=None, key=None):
+    command = f"python3 - http://127.0.0.1:8000{path} {key or made_key(host)}"
     script = """
 import json, sys, urllib.request
 body = %r
@@ -35,12 +39,15 @@ def test_without_the_key_there_is_no_answer(host):
 
 
 def test_the_key_is_nowhere_to_be_seen(host):
-    assert "a-key-for-tests" not in host.check_output("docker inspect demo")
-    assert "a-key-for-tests" not in host.check_output("cat /proc/*/cmdline /proc/[0-9]*/environ | tr '\\0' '\\n'")
+    key = made_key(host)
+    assert len(key) == 64
+    assert key not in host.check_output("docker inspect demo")
+    assert key not in host.check_output("cat /proc/*/cmdline /proc/[0-9]*/environ | tr '\\0' '\\n'")
+    assert (host.file("/etc/inferops/keys").mode, host.file("/etc/inferops/keys/demo").mode) == (0o700, 0o600)
     (path,) = host.check_output("ls /etc/inferops/vllm/demo/demo.*.yaml").split()
     config = host.file(path)
     assert config.mode == 0o600
-    assert "a-key-for-tests" in config.content_string
+    assert key in config.content_string
 
 
 def test_logs_are_limited_and_the_model_is_read_only(host):
