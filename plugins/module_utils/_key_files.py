@@ -104,7 +104,10 @@ def close(path):
 
 def have_directory(directory):
     try:
-        return _private_files.private_directory(directory, DIRECTORY_MODE)
+        try:
+            return _private_files.private_directory(directory, DIRECTORY_MODE)
+        except FileExistsError:  # another play has just made it
+            return _private_files.private_directory(directory, DIRECTORY_MODE)
     except _private_files.Untrusted as error:
         raise KeyFileError(f"{directory} cannot hold keys: {error}") from error
     except OSError as error:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from ansible.errors import AnsibleFilterError
 
+from ansible_collections.inferops.gpu_host.plugins.filter import peers, service_work
+from ansible_collections.inferops.gpu_host.plugins.filter.planning import _known_models
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_weights, _placements
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_values as values
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.plan import PlanError, plan
 from ansible_collections.inferops.gpu_host.plugins.module_utils._service import ServiceError, normalize_services
@@ -234,3 +238,67 @@ def test_an_image_whose_version_nobody_knows_may_have_options_of_any_version():
     declared = dict(QWEN, config=CONFIG, options={"master-addr": "x"}, image="registry.example/own:latest")
     assert plan([declared], hosts)["problems"] == []
     assert plan([dict(declared, max_model_len=8192, env={"VLLM_ALLOW_LONG_MAX_MODEL_LEN": 1})], hosts)["services"]
+
+
+# The sort of inventory that newcomers write: one error, in words, from the filters and modules that read it.
+
+GPUS = [{"name": "g1", "gpus": {"model": "H100", "count": 8}}]
+
+
+@pytest.mark.parametrize(
+    ("services", "words"),
+    [
+        (["Qwen/Qwen3-8B"], "service 1 is a str, wanted a mapping with name and model"),
+        ([None], "service 1 is a NoneType"),
+        ([["a"]], "service 1 is a list"),
+        ([{"model": "Qwen/Qwen3-8B"}], "service 1: name is missing"),
+        ([{"name": 7, "model": "Qwen/Qwen3-8B"}], "name is 7, wanted letters"),
+        ([dict(QWEN, gpus="0,1")], "gpus is '0,1', wanted a list"),
+        ([dict(QWEN, container={"image": "x"})], "set by image of the service"),
+        ([dict(QWEN, config="/nonexistent/config.json")], "config is '/nonexistent/config.json', wanted a mapping"),
+        ([dict(QWEN, engine="sglang")], "wanted one of vllm, text_embeddings_inference"),
+        ([{"name": "客服", "model": "Qwen/Qwen3-8B"}], "name is '客服', wanted letters"),
+    ],
+)
+def test_bad_inventories_end_in_one_error(services, words):
+    assert isinstance(_known_models(services, [{"item": services[0], "msg": "x"}], {}), dict)
+    with pytest.raises((ServiceError, PlanError)) as error:
+        plan(services, GPUS)
+    assert words in str(error.value) and len(error.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("read", "words"),
+    [
+        (
+            lambda: _placements.image_of(normalize_services([QWEN])[0], {"cuda": "x --rm"}),
+            "inference_images: cuda is 'x --rm'",
+        ),
+        (lambda: service_work._paths({"models": "/data:/etc"}), "the directory for models is '/data:/etc'"),
+        (lambda: complete([{"model": "a/b", "url": "file:///etc", "source": "url"}]), "url wanted an address such as"),
+        (lambda: complete([{"model": "../b"}]), "model is '../b', wanted an id"),
+        (lambda: complete([{"model": "a/b", "directory": "/data/../etc"}]), "directory is '/data/../etc'"),
+        (lambda: complete([{"model": "a/b", "include": ["--local-dir=/"]}]), "include is ['--local-dir=/']"),
+        (lambda: peers._ray_group({"name": "-x", "hosts": ["a"], "image": "ray"}), "ray_cluster_name is '-x'"),
+        (
+            lambda: peers._ray_group({"name": "x", "hosts": ["a"], "image": "ray --rm"}),
+            "ray_cluster_image is 'ray --rm'",
+        ),
+        (
+            lambda: peers._ray_group({"name": "x", "hosts": ["a"], "image": "ray", "address": "h;id:6379"}),
+            "ray_cluster_address is 'h;id:6379'",
+        ),
+        (
+            lambda: peers._ray_group({"name": "x", "hosts": ["a"], "image": "ray", "volumes": ["a:b:c:d"]}),
+            "ray_cluster_volumes is ['a:b:c:d']",
+        ),
+    ],
+)
+def test_variables_of_roles_are_values_too(read, words):
+    with pytest.raises((ServiceError, AnsibleFilterError, _model_weights.ModelError)) as error:
+        read()
+    assert words in str(error.value)
+
+
+def complete(models):
+    return _model_weights.complete_models(models, "/data/models")
