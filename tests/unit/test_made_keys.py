@@ -28,7 +28,7 @@ def replicated(**keys):
 
 
 def key_of(host):
-    path = host.file(f"etc/keys/{NAME}")
+    path = host.directory / f"etc/keys/{NAME}"
     return path.read_text().strip() if path.exists() else None
 
 
@@ -54,7 +54,7 @@ def test_a_key_is_made_once_for_nobodys_eyes_and_the_same_for_all(stage):
     key = key_of(hosts[0])
     assert key and len(key) == 64 and [key_of(host) for host in hosts] == [key, key]
     for host in hosts:
-        assert (mode(host.file("etc/keys")), mode(host.file(f"etc/keys/{NAME}"))) == (0o700, 0o600)
+        assert (mode((host.directory / "etc/keys")), mode((host.directory / f"etc/keys/{NAME}"))) == (0o700, 0o600)
         assert host.engine.running() == [f"{NAME}-{hosts.index(host)}"]
         assert key not in everything_of(host)
     assert key not in played.output
@@ -68,7 +68,7 @@ def keys_only(stage):
 
 
 def put_key(host, name, key="k" * 64, how=0o600):
-    path = host.file(f"etc/keys/{name}")
+    path = host.directory / f"etc/keys/{name}"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.write_text(key + "\n")
     path.chmod(how)
@@ -88,14 +88,16 @@ def test_a_replica_without_its_owner_gets_no_second_key_and_what_is_open_is_shut
         ]
     }
     put_key(host, "has", how=0o644)
-    host.file("etc/keys").chmod(0o755)
+    (host.directory / "etc/keys").chmod(0o755)
     wanted = {"vllm_services": services, "vllm_plan": plan}
     played = stage.play(keys_only(stage), arguments=["--limit", "gpu2", "-vvv"], **wanted)
     assert not played.ok
     assert "lacks: its key lies on gpu1" in played.words and "(--limit gpu1,gpu2)" in played.words, played.output
     assert "k" * 64 not in played.output
-    assert sorted(path.name for path in host.file("etc/keys").iterdir()) == ["has", "mine"]
-    assert {mode(path) for path in host.file("etc/keys").iterdir()} == {0o600} and mode(host.file("etc/keys")) == 0o700
+    assert sorted(path.name for path in (host.directory / "etc/keys").iterdir()) == ["has", "mine"]
+    assert {mode(path) for path in (host.directory / "etc/keys").iterdir()} == {0o600} and mode(
+        (host.directory / "etc/keys")
+    ) == 0o700
     assert "could be read by other accounts" in played.words and "rotate_key.yml -e service=has" in played.words
 
 
@@ -110,7 +112,7 @@ def test_dry_runs_second_runs_losses_and_absences(stage):
     dry = stage.play(role, arguments=["--check"], **variables)
     assert dry.ok, dry.output
     assert dry.words.count(f"A key would be made for {NAME}") == 2
-    assert not any(host.file("etc/keys").exists() for host in hosts)
+    assert not any((host.directory / "etc/keys").exists() for host in hosts)
 
     assert stage.play(role, **variables).ok
     key = key_of(hosts[0])
@@ -118,13 +120,13 @@ def test_dry_runs_second_runs_losses_and_absences(stage):
     assert again.ok and again.changed() == 0, again.output
 
     # What the owner has lost comes back from a copy.
-    hosts[0].file(f"etc/keys/{NAME}").unlink()
+    (hosts[0].directory / f"etc/keys/{NAME}").unlink()
     healed = stage.play(role, **variables)
     assert healed.ok, healed.output
     assert [key_of(host) for host in hosts] == [key, key]
 
     # A replica that cannot ask the owner is refused, and serves on as it did.
-    hosts[1].file(f"etc/keys/{NAME}").unlink()
+    (hosts[1].directory / f"etc/keys/{NAME}").unlink()
     before = hosts[1].engine.acted()
     alone = stage.play(role, arguments=["--limit", "gpu2"], **variables)
     assert not alone.ok and "its key lies on gpu1" in alone.words, alone.output
@@ -178,7 +180,7 @@ def test_a_new_key_replaces_the_replicas_one_after_the_other(stage):
     assert new != old and [key_of(host) for host in hosts] == [new, new]
     assert "demo wants its new key now and refuses the old one" in done.words
     assert old not in done.output and new not in done.output
-    assert not list(hosts[0].file("etc/keys").glob(".*"))
+    assert not list((hosts[0].directory / "etc/keys").glob(".*"))
     again = stage.play(stage.role("vllm"), **declared)
     assert again.ok and again.changed() == 0, again.output
 
