@@ -17,6 +17,12 @@ description:
   - What cannot be read or trusted is told in RV(problems) and does not fail the task, since C(no_log) would hide why.
 extends_documentation_fragment:
   - inferops.gpu_host.attributes
+attributes:
+  check_mode:
+    support: full
+    details: Nothing is made, and RV(made) tells what would be.
+  diff_mode:
+    support: none
 options:
   directory:
     description: Where the keys lie, one file for each service.
