@@ -14,9 +14,11 @@ description:
   - Describes block devices with everything that is on them and everybody who uses them.
   - Plans O(disks), in the form of C(storage_disks) of the role P(inferops.gpu_host.storage#role), device by device.
   - Never plans to write to a device that is mounted, swapped to, open in a process, held by the kernel (LVM, mdraid,
-    device mapper, bcache, multipath, ZFS), read-only, unreadable, or part of the running system.
-  - Plans to erase a device that holds anything (a partition table, a signature, or a first MiB that is not empty)
-    only when O(disks[].erase) names everything that was found there.
+    device mapper, bcache, multipath, ZFS), read-only, unreadable, named by a file such as C(/etc/fstab), or part of the
+    running system.
+  - Plans to erase a device that holds anything only when O(disks[].erase) names everything that was found there.
+  - Where a device, or what lies between the partitions of one, shows no signature, its first and last 16 MiB and 1,024
+    places between are read. What is not zero there is V(data).
 options:
   devices:
     description:
@@ -42,8 +44,9 @@ options:
         default: false
       erase:
         description:
-          - What may be given up on it, as C(wipefs) names it, for example V(gpt), V(ext4), V(LVM2_member), V(unknown).
+          - What may be given up on it, as C(wipefs) names it, for example V(gpt), V(ext4), V(LVM2_member); and V(data).
           - Anything that is found and not listed is a refusal. What already is as declared is kept, listed or not.
+          - Needs a name that stays, O(disks[].serial) or a link in C(/dev/disk/by-id) or C(/dev/disk/by-path).
         type: list
         elements: str
         default: []
@@ -116,6 +119,10 @@ options:
             type: path
             required: true
           <<: *filesystem
+  known_fstab_problems:
+    description: What RV(fstab_problems) said before. It is left out, unless it concerns a mount point of O(disks).
+    type: dict
+    default: {}
 extends_documentation_fragment:
   - inferops.gpu_host.attributes
   - inferops.gpu_host.attributes.info_module
@@ -139,7 +146,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 devices:
-  description: The devices asked for.
+  description: The devices asked for; where O(disks) are planned, only those that are asked for in O(devices).
   type: list
   elements: dict
   returned: always
@@ -189,7 +196,7 @@ space_refusals:
   elements: str
   returned: always
 fstab_problems:
-  description: The errors that C(findmnt --verify) finds, by mount point.
+  description: The errors that C(findmnt --verify) finds in the whole of C(/etc/fstab), by mount point.
   type: dict
   returned: always
 """
@@ -200,6 +207,9 @@ import os
 import stat
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _block_devices as block
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _disk_declaration as declaration
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _fstab as tables
+from ansible_collections.inferops.gpu_host.plugins.module_utils._disk_plan import plan_disks
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 from ansible_collections.inferops.gpu_host.plugins.module_utils._space import (
     REQUIREMENT_SPEC,
@@ -207,8 +217,23 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._space import (
     space_refusals,
 )
 
-LSBLK = ["--json", "--bytes", "--paths", "--output", "NAME,KNAME,TYPE,SIZE,RO,MAJ:MIN,SERIAL,MODEL"]
-TABLES = ("gpt", "dos")
+LSBLK = ["--json", "--bytes", "--paths", "--output", "NAME,KNAME,TYPE,SIZE,RO,MAJ:MIN,SERIAL,MODEL,WWN"]
+PARTX = ["--pairs", "--bytes", "--output", "NR,START,SECTORS,NAME,UUID"]
+BOUND = 1024 * 1024  # of a file of the system
+
+# Every file whose lines name devices that the host needs, beside fstab itself, with its parser.
+DEVICE_FILES = (
+    ("/etc/crypttab", tables.parse_crypttab),
+    ("/etc/systemd/system/*.mount", tables.parse_unit),
+    ("/etc/systemd/system/*.swap", tables.parse_unit),
+    ("/usr/local/lib/systemd/system/*.mount", tables.parse_unit),
+    ("/usr/local/lib/systemd/system/*.swap", tables.parse_unit),
+    ("/etc/mdadm.conf", tables.parse_mdadm),
+    ("/etc/mdadm/mdadm.conf", tables.parse_mdadm),
+    ("/etc/lvm/devices/system.devices", tables.parse_lvm_devices),
+    ("/etc/initramfs-tools/conf.d/resume", tables.parse_resume),
+    ("/proc/cmdline", tables.parse_command_line),
+)
 
 FILESYSTEM_SPEC = {
     "mountpoint": {"type": "path"},
@@ -251,7 +276,7 @@ class Host:
     """Reads from the running system what the pure functions need to know."""
 
     def __init__(self, module):
-        self.module = module
+        self.module, self.read, self.mounts = module, Reader(), []
 
     def output(self, tool, *arguments):
         return self.module.run_command([self.module.get_bin_path(tool, required=True), *arguments], check_rc=True)[1]
@@ -259,16 +284,16 @@ class Host:
     def devices(self, names):
         devices = block.parse_lsblk(self.output("lsblk", *LSBLK))
         links = {}
-        for link in sorted(glob.glob("/dev/disk/by-*/*")) + list(names):
+        for link in sorted(glob.glob("/dev/disk/by-*/*")) + [name for name in names if name.isprintable()]:
             links.setdefault(os.path.realpath(link), []).append(link)
         open_by = self.open_devices()
         for device in devices.values():
             device["links"] = [link for link in links.get(device["kname"], []) if link != device["path"]]
             device["open_by"] = open_by.get(device["number"], [])
             self.probe(device)
-        block.add_mounts(
-            devices, block.parse_mountinfo(read("/proc/self/mountinfo")), block.parse_swaps(read("/proc/swaps"))
-        )
+        self.mounts = block.parse_mountinfo(read("/proc/self/mountinfo"))
+        block.add_mounts(devices, self.mounts, block.parse_swaps(read("/proc/swaps")))
+        block.add_partition_names(devices)
         return devices
 
     def probe(self, device):
@@ -279,8 +304,7 @@ class Host:
             device["unreadable"] = "no medium"
             return
         try:
-            with open(path, "rb") as file:
-                first = file.read(block.MIB)
+            self.read(path, 0, 512)
             os.close(os.open(path, os.O_RDONLY | os.O_EXCL))
         except OSError as problem:
             if problem.errno != errno.EBUSY:
@@ -294,12 +318,14 @@ class Host:
             device["unreadable"] = err.strip()
             return
         device["signatures"] = block.parse_wipefs(out)
-        if any(signature["type"] in TABLES for signature in device["signatures"]):
-            pairs = ["--pairs", "--bytes", "--output", "NR,START,SECTORS,NAME", path]
-            out = self.module.run_command([self.module.get_bin_path("partx", required=True), *pairs])[1]
+        if any(signature["type"] in block.TABLES for signature in device["signatures"]):
+            out = self.module.run_command([self.module.get_bin_path("partx", required=True), *PARTX, path])[1]
             device["partitions"] = block.parse_partx(out)
-        elif not device["signatures"] and device["type"] != "part" and any(first):
-            device["signatures"] = [{"type": block.UNKNOWN, "label": "", "uuid": ""}]
+
+    def verified(self):
+        """What is wrong with fstab, in the words of findmnt."""
+        _rc, out, err = self.module.run_command([self.module.get_bin_path("findmnt", required=True), "--verify"])
+        return tables.parse_problems(out + err)
 
     @staticmethod
     def open_devices():
@@ -320,13 +346,72 @@ class Host:
         return found
 
 
-def hidden_files(mountpoints):
-    """What a mount would hide: the first few names in each directory."""
-    return {
-        path: [name for name in sorted(os.listdir(path)) if name != "lost+found"][:5]
-        for path in mountpoints
-        if os.path.isdir(path) and not os.path.ismount(path)
-    }
+class Reader:
+    """Reads devices as they are now, not as the page cache remembers them."""
+
+    def __init__(self):
+        self.open = {}
+
+    def __call__(self, path, offset, length):
+        if path not in self.open:
+            self.open[path] = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(self.open[path], offset, length, os.POSIX_FADV_DONTNEED)
+        content = b""
+        while len(content) < length:
+            more = os.pread(self.open[path], length - len(content), offset + len(content))
+            if not more:
+                break
+            content += more
+        return content
+
+
+def read_table(module, path):
+    """A file of the system, all of it: what cannot be read might name a device."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                module.fail_json(msg="%s is no regular file, so nobody knows which devices it names" % path)
+            text = file.read(BOUND + 1)
+    except FileNotFoundError:
+        return ""
+    except OSError as problem:
+        module.fail_json(msg="%s cannot be read: %s" % (path, problem.strerror))
+    if len(text) > BOUND:
+        module.fail_json(msg="%s has more than %d characters" % (path, BOUND))
+    return text
+
+
+def device_lines(module):
+    """(lines of fstab, lines of all other files that name devices), each with what a path in it leads to."""
+    fstab = tables.parse_fstab(read_table(module, "/etc/fstab"))
+    others = [
+        line
+        for pattern, parse in DEVICE_FILES
+        for path in sorted(glob.glob(pattern))
+        if os.path.realpath(path) != "/dev/null"  # a unit that is switched off
+        for line in parse(read_table(module, path), path)
+    ]
+    for line in fstab + others:
+        if line["spec"].startswith("/dev/") and "\0" not in line["spec"]:
+            line["real"] = os.path.realpath(line["spec"])
+    return fstab, others
+
+
+def look_at_mountpoint(path):
+    """Where it really is, what a mount would hide there, and which part of it is no directory."""
+    found = {"real": os.path.realpath(path), "hidden": [], "no_directory": ""}
+    if os.path.isdir(path):
+        if not os.path.ismount(path):
+            found["hidden"] = [
+                declaration.shown(name)[1:-1] for name in sorted(os.listdir(path)) if name != "lost+found"
+            ][:5]
+        return found
+    part = path
+    while part != "/" and not os.path.lexists(part):
+        part = os.path.dirname(part)
+    if not os.path.isdir(part):
+        found["no_directory"] = part
+    return found
 
 
 def main():
@@ -342,6 +427,7 @@ def main():
                 "mutually_exclusive": [("device", "serial"), ("mountpoint", "partitions")],
             },
             "requirements": {"type": "list", "elements": "dict", "default": [], "options": REQUIREMENT_SPEC},
+            "known_fstab_problems": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
@@ -355,20 +441,31 @@ def main():
         ]
     except block.DeclarationError as problem:
         module.fail_json(msg=str(problem))
+    fstab, lines = device_lines(module)
     mountpoints = [one["mountpoint"] for disk in params["disks"] for one in disk["partitions"] or [disk]]
-    fstab = block.parse_fstab(read("/etc/fstab"))
-    plan = block.plan_disks(devices, params["disks"], hidden_files(mountpoints), fstab)
-    verified = module.run_command([module.get_bin_path("findmnt", required=True), "--verify"])[1]
+    mountpoints = [
+        declaration.normal_mountpoint(path) for path in mountpoints if not declaration.mountpoint_problem(path)
+    ]
+    found = {
+        "fstab": fstab,
+        "lines": lines,
+        "mounts": host.mounts,
+        "mountpoints": {path: look_at_mountpoint(path) for path in mountpoints},
+        "read": host.read,
+    }
+    plan = plan_disks(devices, params["disks"], found)
+    if not asked and not params["disks"]:
+        described = devices.values()
     module.exit_json(
         changed=False,
-        devices=[block.describe(devices, one["path"]) for one in described or devices.values()],
+        devices=[block.describe(devices, one["path"], host.read) for one in described],
         plan=plan,
         space_refusals=space_refusals(
             params["requirements"],
             {one["path"]: filesystem_of(one) for one in params["requirements"]},
             [mount for one in plan for mount in one["mounts"]],
         ),
-        fstab_problems=block.parse_fstab_problems(verified),
+        fstab_problems=tables.new_problems(host.verified(), params["known_fstab_problems"], mountpoints),
     )
 
 

@@ -2,121 +2,21 @@ from __future__ import annotations
 
 import json
 
+import disks
 import pytest
+from disks import by_id, disk, holds, partition, plan, refusals
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _block_devices as block
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _disk_declaration as declaration
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _fstab as tables
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB, MIB
 
-# util-linux 2.38 on a server whose system is on LVM on one NVMe disk, with a spare partition there
-LSBLK = {
-    "blockdevices": [
-        {
-            "name": "/dev/nvme0n1",
-            "type": "disk",
-            "size": 500 * GIB,
-            "maj:min": "259:0",
-            "serial": "SYS",
-            "children": [
-                {"name": "/dev/nvme0n1p1", "type": "part", "size": GIB, "maj:min": "259:1"},
-                {
-                    "name": "/dev/nvme0n1p2",
-                    "type": "part",
-                    "size": 300 * GIB,
-                    "maj:min": "259:2",
-                    "children": [
-                        {"name": "/dev/mapper/vg-root", "type": "lvm", "size": 50 * GIB, "maj:min": "254:0"},
-                        {"name": "/dev/mapper/vg-free", "type": "lvm", "size": 50 * GIB, "maj:min": "254:1"},
-                    ],
-                },
-                {"name": "/dev/nvme0n1p3", "type": "part", "size": 100 * GIB, "maj:min": "259:3"},
-            ],
-        },
-        {"name": "/dev/nvme1n1", "type": "disk", "size": 4096 * GIB, "maj:min": "259:4", "serial": "BIG"},
-        {
-            "name": "/dev/sda",
-            "type": "disk",
-            "size": 100 * GIB,
-            "maj:min": "8:0",
-            "serial": "OLD",
-            "children": [{"name": "/dev/sda1", "type": "part", "size": 99 * GIB, "maj:min": "8:1"}],
-        },
-        {
-            "name": "/dev/sdb",
-            "type": "disk",
-            "size": 100 * GIB,
-            "maj:min": "8:16",
-            "children": [{"name": "/dev/md0", "type": "raid1", "size": 100 * GIB, "maj:min": "9:0"}],
-        },
-        {
-            "name": "/dev/sdc",
-            "type": "disk",
-            "size": 100 * GIB,
-            "maj:min": "8:32",
-            "children": [{"name": "/dev/md0", "type": "raid1", "size": 100 * GIB, "maj:min": "9:0"}],
-        },
-    ]
-}
-MOUNTINFO = """\
-22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/mapper/vg-root rw
-23 22 259:1 / /boot rw - ext4 /dev/nvme0n1p1 rw
-24 22 0:40 /@ /with\\040space rw - btrfs /dev/md0 rw
-"""
-
-
-def filled(nodes):
-    return [
-        {
-            "kname": node["name"],
-            "ro": False,
-            "serial": None,
-            "model": None,
-            **node,
-            "children": filled(node.get("children", [])),
-        }
-        for node in nodes
-    ]
+BEFORE = "x-systemd.before=docker.service,x-systemd.before=containerd.service"
 
 
 @pytest.fixture
 def devices():
-    found = block.parse_lsblk(json.dumps({"blockdevices": filled(LSBLK["blockdevices"])}))
-    for device in found.values():
-        device.update(signatures=[], partitions=[], links=[], open_by=[], busy=False, unreadable="")
-    block.add_mounts(found, block.parse_mountinfo(MOUNTINFO), [])
-    return found
-
-
-FILESYSTEM = {
-    "filesystem": None,
-    "label": None,
-    "mkfs_options": "",
-    "mount_options": [],
-    "nofail": True,
-    "device_timeout": "30s",
-    "dump": 0,
-    "passno": 0,
-    "grow": False,
-    "owner": None,
-    "group": None,
-    "mode": None,
-}
-
-
-def disk(device, mountpoint="/data", **more):
-    base = {"device": device, "serial": None, "format": True, "erase": [], "on_system_disk": False, "partitions": None}
-    return {**FILESYSTEM, **base, "mountpoint": mountpoint, **more}
-
-
-def partition(mountpoint, size=None, **more):
-    return {**FILESYSTEM, "name": None, "size": size, "mountpoint": mountpoint, **more}
-
-
-def plan(devices, *declared, hidden=None, fstab=None):
-    return block.plan_disks(devices, list(declared), hidden or {}, fstab or {})
-
-
-def holds(devices, path, kind, label="", uuid="u1"):
-    devices[path]["signatures"] = [{"type": kind, "label": label, "uuid": uuid}]
+    return disks.server()
 
 
 def test_a_device_with_two_parents_is_one_device(devices):
@@ -136,8 +36,8 @@ def test_wipefs_counts_the_protective_mbr_as_gpt_and_each_signature_once():
 
 
 def test_partx():
-    assert block.parse_partx('NR="1" START="2048" SECTORS="407552" NAME="my data"\n') == [
-        {"number": 1, "start": MIB, "size": 407552 * 512, "name": "my data"}
+    assert block.parse_partx('NR="1" START="2048" SECTORS="407552" NAME="my data" UUID="ab-1"\n') == [
+        {"number": 1, "start": MIB, "size": 407552 * 512, "name": "my data", "uuid": "ab-1"}
     ]
 
 
@@ -145,13 +45,13 @@ def test_partx():
     ("text", "size"), [("60%", 600), ("1.5KiB", 1536), ("2 TB", 2 * 10**12), ("500GiB", 500 * GIB), ("1MB", 10**6)]
 )
 def test_sizes(text, size):
-    assert block.parse_size(text, 1000) == size
+    assert declaration.parse_size(text, 1000) == size
 
 
 @pytest.mark.parametrize("text", ["", "12", "5XB", "-3GiB", "ten", "60 percent"])
 def test_sizes_that_are_none(text):
-    with pytest.raises(block.DeclarationError, match="60%, 500GiB, 2TB"):
-        block.parse_size(text, 1000)
+    with pytest.raises(declaration.DeclarationError, match="60%, 500GiB, 2TB"):
+        declaration.parse_size(text, 1000)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +64,7 @@ def test_sizes_that_are_none(text):
     ],
 )
 def test_partition_paths(disk_path, path):
-    assert block.partition_path(disk_path, 2) == path
+    assert declaration.partition_path(disk_path, 2) == path
 
 
 def test_an_empty_disk_is_formatted_and_mounted(devices):
@@ -173,7 +73,7 @@ def test_an_empty_disk_is_formatted_and_mounted(devices):
     assert one["filesystems"] == [
         {"path": "/dev/nvme1n1", "filesystem": "xfs", "label": "data", "mkfs_options": "-L data"}
     ]
-    assert one["mounts"][0]["options"] == "noatime,nofail,x-systemd.device-timeout=30s"
+    assert one["mounts"][0]["options"] == "noatime,nofail,x-systemd.device-timeout=30s," + BEFORE
 
 
 def test_an_empty_disk_is_left_alone_without_the_opt_in(devices):
@@ -194,7 +94,7 @@ def test_an_empty_disk_is_left_alone_without_the_opt_in(devices):
         "swap",
         "gpt",
         "dos",
-        "unknown",
+        "data",
         "drbd",
     ],
 )
@@ -202,18 +102,18 @@ def test_anything_on_a_disk_is_refused_until_it_is_named(devices, kind):
     holds(devices, "/dev/nvme1n1", kind)
     (refused,) = plan(devices, disk("/dev/nvme1n1"))
     assert "erase: [%s]" % kind in refused["refusals"][0] and refused["wipe"] == [] and refused["filesystems"] == []
-    (named,) = plan(devices, disk("/dev/nvme1n1", erase=[kind]))
+    (named,) = plan(devices, disk(by_id("/dev/nvme1n1"), erase=[kind]))
     assert named["refusals"] == [] and named["wipe"] == ["/dev/nvme1n1"]
-    (only_named,) = plan(devices, disk("/dev/nvme1n1", erase=[kind], format=False, filesystem="xfs"))
+    (only_named,) = plan(devices, disk(by_id("/dev/nvme1n1"), erase=[kind], format=False, filesystem="xfs"))
     assert "`format: true` and `erase: [" in only_named["refusals"][0] and only_named["wipe"] == []
 
 
 def test_everything_below_has_to_be_named_and_goes_before_its_disk(devices):
     holds(devices, "/dev/sda", "gpt")
     holds(devices, "/dev/sda1", "ntfs", label="photos")
-    (refused,) = plan(devices, disk("/dev/sda", erase=["gpt"]))
+    (refused,) = plan(devices, disk(by_id("/dev/sda"), erase=["gpt"]))
     assert "/dev/sda1 holds a ntfs filesystem (label photos" in refused["refusals"][0]
-    (named,) = plan(devices, disk("/dev/sda", erase=["gpt", "ntfs"]))
+    (named,) = plan(devices, disk(by_id("/dev/sda"), erase=["gpt", "ntfs"]))
     assert named["wipe"] == ["/dev/sda1", "/dev/sda"]
 
 
@@ -233,7 +133,7 @@ EVERYTHING = ["gpt", "ext4", "LVM2_member", "linux_raid_member", "swap", "xfs"]
 )
 def test_what_is_in_use_is_refused_whatever_the_operator_allows(devices, path, reason):
     holds(devices, path, "ext4")
-    (one,) = plan(devices, disk(path, erase=EVERYTHING, on_system_disk=True))
+    (one,) = plan(devices, disk(by_id(path), erase=EVERYTHING, on_system_disk=True))
     assert any(reason in text for text in one["refusals"])
     assert not any("erase" in text for text in one["refusals"])
     assert one["wipe"] == [] and one["filesystems"] == []
@@ -251,9 +151,9 @@ def test_what_is_in_use_is_refused_whatever_the_operator_allows(devices, path, r
 )
 def test_a_disk_that_is_used_or_unknown_is_refused(devices, change, reason):
     devices["/dev/nvme1n1"].update(change)
-    (one,) = plan(devices, disk("/dev/nvme1n1", erase=EVERYTHING))
+    (one,) = plan(devices, disk(by_id("/dev/nvme1n1"), erase=EVERYTHING))
     assert reason in one["refusals"][0] and one["filesystems"] == []
-    assert not block.describe(devices, "/dev/nvme1n1")["formattable"]
+    assert not block.describe(devices, "/dev/nvme1n1", disks.Bytes())["formattable"]
 
 
 @pytest.mark.parametrize("path", ["/dev/nvme0n1p3", "/dev/mapper/vg-free"])
@@ -264,18 +164,19 @@ def test_spare_room_on_the_system_disk_needs_a_word_of_its_own(devices, path):
 
 def test_what_is_as_declared_is_kept_even_when_it_might_be_erased(devices):
     holds(devices, "/dev/nvme1n1", "xfs", label="data", uuid="u9")
-    (one,) = plan(devices, disk("/dev/nvme1n1", label="data", erase=["xfs", "ext4"]))
+    (one,) = plan(devices, disk(by_id("/dev/nvme1n1"), label="data", erase=["xfs", "ext4"]))
     assert one["wipe"] == [] and one["filesystems"] == [] and one["mounts"][0]["uuid"] == "u9"
 
 
 def test_a_mounted_disk_needs_nothing(devices):
     holds(devices, "/dev/nvme1n1", "xfs", uuid="u9")
-    devices["/dev/nvme1n1"].update(mountpoints=["/data"], busy=True)
-    options = "nofail,x-systemd.device-timeout=30s"
-    fstab = block.parse_fstab("# comment\nUUID=u9 /data xfs %s 0 0\n" % options)
-    (one,) = plan(devices, disk("/dev/nvme1n1"), fstab=fstab)
+    devices["/dev/nvme1n1"].update(busy=True)
+    mounts = {"/dev/nvme1n1": "/data"}
+    options = "nofail,x-systemd.device-timeout=30s," + BEFORE
+    fstab = "# comment\nUUID=u9 /data xfs %s 0 0\n" % options
+    (one,) = plan(devices, disk("/dev/nvme1n1"), fstab=fstab, mounts=mounts)
     assert not one["pending"] and one["text"] == ["/dev/nvme1n1 (4 TiB, serial BIG): nothing to do, mounted at /data"]
-    (changed,) = plan(devices, disk("/dev/nvme1n1", passno=2), fstab=fstab)
+    (changed,) = plan(devices, disk("/dev/nvme1n1", passno=2), fstab=fstab, mounts=mounts)
     assert changed["pending"]
 
 
@@ -287,7 +188,7 @@ def test_another_filesystem_than_declared_is_refused_with_the_way_to_keep_it(dev
     holds(devices, "/dev/nvme1n1", "xfs", label="old")
     (one,) = plan(devices, disk("/dev/nvme1n1", **declared))
     assert remedy in one["refusals"][0]
-    assert plan(devices, disk("/dev/nvme1n1", erase=["xfs"], **declared))[0]["wipe"] == ["/dev/nvme1n1"]
+    assert plan(devices, disk(by_id("/dev/nvme1n1"), erase=["xfs"], **declared))[0]["wipe"] == ["/dev/nvme1n1"]
 
 
 def test_only_mounting_takes_the_filesystem_that_is_there(devices):
@@ -319,8 +220,8 @@ def with_table(devices, *partitions):
 def test_a_table_that_was_made_before_is_completed_and_never_made_again(devices):
     with_table(devices, ("data", 1, 1000))
     holds(devices, "/dev/sda1", "xfs", uuid="kept")
-    devices["/dev/sda1"]["mountpoints"] = ["/data"]
-    (one,) = plan(devices, disk("/dev/sda", None, partitions=[partition("/data", "1000MiB"), partition("/more")]))
+    declared = disk("/dev/sda", None, partitions=[partition("/data", "1000MiB"), partition("/more")])
+    (one,) = plan(devices, declared, mounts={"/dev/sda1": "/data"})
     assert one["refusals"] == [] and not one["create_table"] and one["wipe"] == []
     assert [(made["path"], made["start"]) for made in one["partitions"]] == [("/dev/sda2", "1001MiB")]
     assert [mount["uuid"] for mount in one["mounts"]] == ["kept", ""]
@@ -354,24 +255,18 @@ def test_partitions_that_cannot_be(devices, partitions, message):
 
 def test_a_filesystem_that_is_mounted_elsewhere_stays_there(devices):
     holds(devices, "/dev/sda1", "xfs")
-    devices["/dev/sda1"]["mountpoints"] = ["/elsewhere"]
-    (one,) = plan(devices, disk("/dev/sda1", format=False))
+    (one,) = plan(devices, disk("/dev/sda1", format=False), mounts={"/dev/sda1": "/elsewhere"})
     assert one["refusals"] == ["/dev/sda1 is mounted at /elsewhere, and /data is asked for: unmount it first"]
 
 
 def test_mount_points_are_not_taken_from_others(devices):
-    (one,) = plan(devices, disk("/dev/nvme1n1", "/with space"))
-    assert "/with space is the mount point of /dev/md0" in one["refusals"][0]
-    (one,) = plan(devices, disk("/dev/nvme1n1"), hidden={"/data": ["models"]})
-    assert "/data is not empty (models)" in one["refusals"][0]
-    holds(devices, "/dev/sda1", "xfs", uuid="u7")
-    (one,) = plan(devices, disk("/dev/nvme1n1"), fstab=block.parse_fstab("UUID=u7 /data xfs defaults 0 0\n"))
-    assert "/etc/fstab mounts UUID=u7 (/dev/sda1) at /data" in one["refusals"][0]
-
-
-def test_a_line_of_fstab_for_a_disk_that_is_gone_is_replaced(devices):
-    (one,) = plan(devices, disk("/dev/nvme1n1"), fstab=block.parse_fstab("UUID=gone /data xfs defaults\n"))
-    assert one["refusals"] == []
+    (text,) = refusals(devices, disk("/dev/nvme1n1"), mounts={"/dev/sdb": "/data"})
+    assert (
+        "/data is the mount point of /dev/sdb, not of /dev/nvme1n1" in text
+        and "`device: %s`" % by_id("/dev/sdb") in text
+    )
+    (text,) = refusals(devices, disk("/dev/nvme1n1"), mountpoints={"/data": {"hidden": ["models"]}})
+    assert "/data is not empty (models)" in text
 
 
 def test_one_device_or_mount_point_twice_is_refused_twice(devices):
@@ -382,7 +277,7 @@ def test_one_device_or_mount_point_twice_is_refused_twice(devices):
 
 def test_unknown_devices_are_named_with_those_that_are_there(devices):
     assert (
-        "no disk with serial X; present: /dev/nvme0n1 (500 GiB, serial SYS)"
+        "no disk with `serial: X`; present: /dev/nvme0n1 (500 GiB, serial SYS)"
         in plan(devices, disk(None, serial="X"))[0]["refusals"][0]
     )
     assert "there is no block device /dev/sdx" in plan(devices, disk("/dev/sdx"))[0]["refusals"][0]
@@ -392,4 +287,4 @@ def test_findmnt_problems_by_mount_point():
     text = (
         "/data\n   [E] unreachable on boot required source: UUID=1\n   [W] warning\n/srv\n   [W] x\n\n0 parse errors\n"
     )
-    assert block.parse_fstab_problems(text) == {"/data": ["unreachable on boot required source: UUID=1"]}
+    assert tables.parse_problems(text) == {"/data": ["unreachable on boot required source: UUID=1"]}
