@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a block device is, holds and is used for.
 
-Nothing here touches a host: what has to be read of a device is read by `read(path, offset, length)`, which the caller brings.
-A device that could not be read is never taken for an empty one.
+Nothing here touches a host: what a device holds is read by `read(path, offset, length)`, which the caller brings.
+One that could not be read is never taken for an empty one.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def parse_partx(text):
 
 
 def parse_mountinfo(text):
-    """`/proc/self/mountinfo` → number (major:minor), source, target and what of it each mount shows; the last one on top."""
+    """`/proc/self/mountinfo` → number (major:minor), source, target and root of each mount; the last on top."""
     mounts = []
     for line in text.splitlines():
         fields, _separator, rest = line.partition(" - ")
@@ -359,8 +359,8 @@ def other_ways(devices, path):
         for other in devices.values():
             if other["path"] != root and other["type"] == devices[root]["type"] and _same_disk(devices[root], other):
                 return (
-                    "%s and %s have the same size and serial number %s, so they may be two paths to one disk: let multipathd "
-                    "join them and set `device` to the multipath device"
+                    "%s and %s have the same size and serial number %s, so they may be two paths to one disk: let "
+                    "multipathd join them and set `device` to the multipath device"
                     % (root, other["path"], devices[root]["serial"] or devices[root]["wwn"])
                 )
     return ""

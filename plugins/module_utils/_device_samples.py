@@ -20,7 +20,7 @@ SAMPLES = 1024
 SAMPLE = 4096
 START = MIB  # where partition tables and most superblocks lie
 
-# Where else a superblock may lie: the copies of btrfs; and at the very end mdraid, ZFS, the second GPT, DRBD, firmware RAID.
+# Copies of the superblock of btrfs. At the very end lie mdraid, ZFS, the second GPT, DRBD, firmware RAID.
 FURTHER_SUPERBLOCKS = ((64 * MIB, SAMPLE), (256 * 1024 * MIB, SAMPLE))
 
 
@@ -43,12 +43,12 @@ def _chunks(start, length):
 
 
 def detection(fraction, samples=SAMPLES):
-    """How likely it is that at least one sample meets data which fills this fraction of the device, scattered at random."""
+    """How likely a sample meets data which fills this fraction of the device, scattered at random."""
     return 1 - (1 - fraction) ** samples
 
 
 def first_data(read, extents):
-    """The offset of the first byte that is not zero at the places of these extents [(start, size)], taken together; or None.
+    """The offset of the first byte that is not zero at the places of these extents [(start, size)] together; or None.
 
     `read(offset, length)` reads the device. An error of its is the caller's: what cannot be read is not empty.
     """
@@ -86,7 +86,7 @@ def is_given_up(read, start, size):
 
 
 def to_clear(size):
-    """[(offset, length)] of a room of `size` bytes where a superblock may lie, but for its start, which `given_up` fills."""
+    """[(offset, length)] of a room of `size` bytes where superblocks lie, but for its start, which `given_up` fills."""
     beyond = [(offset, length) for offset, length in FURTHER_SUPERBLOCKS if offset >= START and offset + length <= size]
     last = max(START, size - START)
     return [one for one in beyond if one[0] < last] + ([(last, size - last)] if size > last else [])

@@ -131,7 +131,7 @@ def filesystem_problems(wanted, makes):
             problems.append("`mkfs_options` has %s, which no mkfs takes" % shown(one))
         elif FLAGS[kind].match(one) or re.match(r"--|/|.*(/dev/|dev=|device=|uuid=)", one):
             problems.append(
-                "`mkfs_options` may not have %s: nothing that forces, rehearses, sets label, kind or UUID, or names a device"
+                "`mkfs_options` may not have %s, which forces, rehearses, names a device, or sets label, kind or UUID"
                 % shown(one)
             )
     for text in wanted["mount_options"]:
@@ -157,9 +157,7 @@ def partition_problems(partitions):
     for name in names:
         units = len(name.encode("utf-16-le", "replace")) // 2
         if units > NAME_UNITS:
-            problems.append(
-                "partition name %s has %d characters, and a gpt takes %d" % (shown(name), units, NAME_UNITS)
-            )
+            problems.append("partition name %s has %d characters; a gpt takes %d" % (shown(name), units, NAME_UNITS))
         elif not PLAIN.match(name):
             problems.append("partition name %s may have letters, digits and . _ : + -" % shown(name))
         elif names.count(name) > 1:

@@ -99,7 +99,7 @@ class DiskPlan:
     # Whether it may be written to
 
     def free(self, path):
-        """Whether nobody uses the device or counts on it; otherwise refuses with the reason, which nothing overrides."""
+        """Whether nobody uses the device or counts on it; otherwise refuses with the reason. Nothing overrides it."""
         reasons = users(self.devices, path)
         for one in [path, *walk(self.devices, path, "children")]:
             for line in naming(self.devices[one], self.host["fstab"] + self.host["lines"]):
@@ -124,6 +124,12 @@ class DiskPlan:
     def held(self, path):
         """What lies on a device. That of one which shows no sign of anything has been looked for."""
         found = contents(self.devices, path, self.host["read"])
+        unseen = len(self.devices[path].get("partitions") or []) - len(self.devices[path]["children"])
+        if unseen > 0:
+            self.refuse(
+                "%d partitions of %s are in its table but the kernel does not show them, so nobody knows what they "
+                "hold: run partprobe, or reboot" % (unseen, path)
+            )
         if not found:
             self.found_empty.append(path)
         return found
@@ -243,8 +249,8 @@ class DiskPlan:
             raise DeclarationError("%s is a partition itself: declare its disk, or no `partitions`" % device["path"])
         if device["kname"].startswith(("dm-", "/dev/dm-")):
             raise DeclarationError(
-                "%s is a device of the device mapper, whose partitions have names that differ between systems: declare no "
-                "`partitions`, or make them by hand and declare each as `device`" % device["path"]
+                "%s is a device of the device mapper, whose partitions have names that differ between systems: "
+                "declare no `partitions`, or make them by hand and declare each as `device`" % device["path"]
             )
         layout = self.match_partitions(wanted)
         if self.refusals:
@@ -286,7 +292,7 @@ class DiskPlan:
         layout = lay_out(device, wanted, names, there)
         new = [(one["start"], one["size"]) for one in layout if not one["exists"]]
         if new and ours:
-            # What a partition that was here once has left. What this run has marked before it was killed does not count.
+            # A partition that was here once may have left something. What a killed run has marked does not count.
             found = []
             for room in new:
                 found += [
@@ -304,13 +310,7 @@ class DiskPlan:
         found = self.held(path)
         if not self.free(path):
             return
-        unseen = len(device.get("partitions") or []) - len(device["children"])
-        if unseen > 0:
-            self.refuse(
-                "%d of its partitions are in the table but the kernel does not show them, so nobody knows what they hold: "
-                "run partprobe %s, or reboot" % (unseen, path)
-            )
-        elif found and not self.given_up_by_operator(found):
+        if found and not self.given_up_by_operator(found):
             return
         elif not self.declared["format"]:
             self.refuse("%s holds no partition table; `format: true` for this disk would make one" % path)
@@ -382,8 +382,8 @@ def with_normal_mountpoints(declared):
 def plan_disks(devices, declared, host):
     """A plan for every declared disk; those that mean the same device or mount point are refused together.
 
-    `host` is what else was found there: `fstab` and `lines`, as _fstab reads them; `mounts`; of each mount point what is
-    `hidden` there, the `real` path, and the component that is `no_directory`; and `read(path, offset, length)`.
+    `host` is what else was found: `fstab` and `lines`, as _fstab reads them; `mounts`; of each of `mountpoints` what
+    is `hidden` there, the `real` path, and the component that is `no_directory`; and `read(path, offset, length)`.
     """
     plans = [DiskPlan(devices, one, host) for one in declared]
     for number, plan in enumerate(plans):

@@ -3,13 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which files of the system count on a device: a line that names one which is gone may stop the host at its next boot.
 
-Each file becomes lines `{file, line, text, spec, target, …}`; `spec` is how the file names the device. Nothing here reads.
+Each file becomes lines `{file, line, text, spec, target, …}`; `spec` is how it names the device. Nothing here reads.
 """
 
 from __future__ import annotations
 
 import re
-import shlex
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._disk_declaration import normal_mountpoint
 
@@ -119,10 +118,7 @@ def canonical(spec):
     found = re.match(r"([A-Z]+)=(.*)\Z", spec, re.S)
     if found:
         tag, value = found.group(1), found.group(2)
-        try:
-            value = "".join(shlex.split(value)) if value[:1] in "\"'" else value
-        except ValueError:
-            pass
+        value = value[1:-1] if re.match(r"(['\"]).*\1\Z", value, re.S) else value
     else:
         link = re.match(r"/+dev/+disk/+(by-\w+)/+(.+)\Z", spec)
         if not link or link.group(1) not in LINKS:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the inferops.gpu_host maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a filesystem can be mounted where it is declared: who is there, now and in fstab. Nothing here touches a host."""
+"""Whether a filesystem can be mounted where it is declared: who is there, now and in fstab."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._fstab import na
 
 
 def look_at_mount(devices, host, device, mountpoint, filesystem):
-    """(why not, whether it is mounted there already, its line of fstab). A device that is yet to be made is no one's."""
+    """(why not, whether it is mounted there already, its line of fstab)."""
     path, made = device["path"], bool(filesystem["uuid"])
     on_top = ([one for one in host["mounts"] if one["target"] == mountpoint] or [None])[-1]
     mounted = bool(on_top) and on_top["device"] == path
@@ -64,8 +64,8 @@ def _one_of_two(devices, path, filesystem):
     if not others:
         return []
     return [
-        "%s has the same UUID as %s (%s), and a mount by UUID may take either, whatever `device` or `serial` says: give one of "
-        "them a new UUID (xfs_admin -U generate, tune2fs -U random) or unplug the copy"
+        "%s has the same UUID as %s (%s), and a mount by UUID may take either, whatever `device` says: give one "
+        "of them a new UUID (xfs_admin -U generate, tune2fs -U random) or unplug the copy"
         % (path, ", ".join(others), filesystem["uuid"])
     ]
 

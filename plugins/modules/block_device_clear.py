@@ -7,13 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: block_device_clear
-short_description: Clears the places of a device or of a coming partition where superblocks lie, and keeps a copy of them
+short_description: Clears where superblocks lie on a device or in a coming partition, and keeps a copy
 version_added: "0.1.0"
 author: "The inferops.gpu_host maintainers (@inferops)"
 description:
   - Copies the places that it clears to O(backup_dir), then clears those at the end, then those at the start.
-  - Marks the start, so that M(inferops.gpu_host.block_device_info) knows in a later run that what lies behind was given up,
-    should this one be killed before anything is made there. A partition table and a filesystem overwrite the mark.
+  - Marks the start, so that M(inferops.gpu_host.block_device_info) knows in a later run that what lies behind was given
+    up, should this one be killed before anything is made there. A partition table and a filesystem overwrite the mark.
   - Decides nothing. What may be cleared is what M(inferops.gpu_host.block_device_info) returns as C(clear).
   - Refuses a device that is in use, and a room that overlaps a partition.
 options:

@@ -37,4 +37,22 @@ sleep infinity <"${disks[12]}" >/dev/null 2>&1 &
 echo $! >/run/occupied
 blockdev --setro "${disks[13]}"
 mkfs.ext4 -q -L old "${disks[15]}"
+
+# What shows no signature: a partition of plain dm-crypt, a disk whose first MiB was cleared, raw pages in the middle.
+parted --script "${disks[18]}" mklabel gpt mkpart secret 1MiB 100%
+udevadm settle
+head --bytes=62M /dev/urandom | dd of="${disks[18]}p1" bs=1M status=none iflag=fullblock
+head --bytes=50M /dev/urandom | dd of="${disks[19]}" bs=1M seek=1 conv=notrunc status=none iflag=fullblock
+head --bytes=64K /dev/urandom | dd of="${disks[20]}" bs=1M seek=33 conv=notrunc status=none iflag=fullblock
+
+# What fstab names although nobody uses it now, and a disk with its copy.
+mkfs.ext4 -q -L "my archive" "${disks[21]}"
+mkswap --quiet --uuid 0a0a0a0a-1111-2222-3333-444444444444 "${disks[22]}"
+mkfs.ext4 -q "${disks[23]}" && dd if="${disks[23]}" of="${disks[24]}" bs=1M status=none
+cp /etc/fstab /run/fstab
+cat >>/etc/fstab <<'EOF'
+LABEL="my\040archive" /old/ ext4 nofail 0 2
+UUID=0A0A0A0A-1111-2222-3333-444444444444 none swap sw,nofail 0 0
+EOF
+mkdir -p /srv/full/one /opt/real && ln -sfn /opt/real /linked
 sync

@@ -2,6 +2,7 @@
 
 import pytest
 
+STALE = "5ca1ab1e"
 MOUNTS = {
     "/data": "xfs",
     "/data/scratch": "xfs",
@@ -22,7 +23,12 @@ def test_fstab_knows_filesystems_by_uuid_and_lets_the_host_boot_without_them(hos
         line.split()[1]: line.split() for line in host.file("/etc/fstab").content_string.splitlines() if "UUID" in line
     }
     assert set(lines) >= set(MOUNTS)
-    assert lines["/data"][3:] == ["noatime,nofail,x-systemd.device-timeout=30s", "0", "0"]
+    assert lines["/data"][3:] == [
+        "noatime,nofail,x-systemd.device-timeout=10s,"
+        "x-systemd.before=docker.service,x-systemd.before=containerd.service",
+        "0",
+        "0",
+    ]
     assert lines["/srv/images"][3:] == ["defaults", "0", "2"]
     assert all(lines[path][0].startswith("UUID=") for path in MOUNTS)
 
@@ -53,10 +59,24 @@ def test_partitions_are_aligned_and_sized(host):
 
 
 def test_what_was_given_up_can_be_taken_back(host):
-    assert host.check_output("ls /var/backups/inferops-storage | grep -c -e first-mib -e wipefs") == "2"
+    assert host.check_output("ls /var/backups/inferops-storage | grep -c -e at-0.bak") == "1"
 
 
 def test_the_killed_run_has_converged(host):
     if host.check_output("hostname") == "debian12":
         assert host.mount_point("/first").filesystem == "ext4"
         assert host.mount_point("/second").filesystem == "ext4"
+        assert STALE not in host.check_output("findmnt --noheadings --output UUID /second")
+
+
+def test_nothing_can_be_written_below_a_mount(host):
+    host.check_output("mkdir -p /mnt/below && mount --bind / /mnt/below")
+    flags = host.check_output("lsattr -d /mnt/below/data").split()[0]
+    left = host.check_output("ls -A /mnt/below/data")
+    host.check_output("umount /mnt/below")
+    assert "i" in flags
+    assert left == ""
+
+
+def test_the_engine_started_on_its_disk(host):
+    assert host.file("/data/docker/started").exists
