@@ -18,6 +18,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._units import MI
 EDGE = 16 * MIB
 SAMPLES = 1024
 SAMPLE = 4096
+ZEROS = b"\0" * MIB
 START = MIB  # where partition tables and most superblocks lie
 
 # Copies of the superblock of btrfs. At the very end lie mdraid, ZFS, the second GPT, DRBD, firmware RAID.
@@ -61,7 +62,7 @@ def first_data(read, extents):
             content = read(start + offset, step)
             if len(content) < step:
                 raise OSError(5, "it ends before its size says")
-            if content.strip(b"\0"):
+            if content != ZEROS[:step]:
                 return start + offset + len(content) - len(content.lstrip(b"\0"))
             length -= step
             offset = 0

@@ -349,6 +349,7 @@ class DiskPlan:
             "stable_name": stable_name(self.devices, self.device) if self.device else "",
             "pending": self.pending and not self.refusals,
             "refusals": self.refusals,
+            "given_up": ["%s: %s" % (path, words(signature)) for path, signature in self.given_up],
             "wipe": self.wipe,
             "clear": self.rooms_to_clear(),
             "stale": [path for path in self.whole_devices() if self.devices[path]["children"]],

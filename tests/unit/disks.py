@@ -117,6 +117,9 @@ def partition(mountpoint, size=None, **more):
     return {**FILESYSTEM, "name": None, "size": size, "mountpoint": mountpoint, **more}
 
 
+ZEROS = b"\0" * 1024 * 1024
+
+
 class Bytes:
     """What devices hold, without holding it: {path: {offset: bytes}}, zeros elsewhere; a path in `broken` cannot be read."""
 
@@ -127,8 +130,11 @@ class Bytes:
         if path in self.broken:
             raise OSError(5, "Input/output error")
         self.read += length
+        pieces = self.held.get(path, {}).items()
+        if not any(start < offset + length and offset < start + len(piece) for start, piece in pieces):
+            return ZEROS if length == len(ZEROS) else ZEROS[:length]
         content = bytearray(length)
-        for start, piece in self.held.get(path, {}).items():
+        for start, piece in pieces:
             begin, end = max(start, offset), min(start + len(piece), offset + length)
             if begin < end:
                 content[begin - offset : end - offset] = piece[begin - start : end - start]
