@@ -60,9 +60,8 @@ import glob
 import os
 import time
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.inferops.gpu_host.plugins.module_utils._device_samples import given_up, is_given_up, to_clear
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 
 def partitions_of(device):
@@ -78,6 +77,11 @@ def partitions_of(device):
     return found
 
 
+def holders_of(device):
+    """What the kernel has built on a device itself, such as multipath or an array."""
+    return os.listdir("/sys/class/block/%s/holders" % os.path.basename(os.path.realpath(device)))
+
+
 def open_device(module, device, start, size):
     """Opens it for writing as nobody else has it; beside partitions in use only where none of them is touched."""
     partitions = partitions_of(device)
@@ -87,8 +91,7 @@ def open_device(module, device, start, size):
     try:
         return os.open(device, os.O_RDWR | os.O_EXCL)
     except OSError as problem:
-        held = os.listdir("/sys/class/block/%s/holders" % os.path.basename(os.path.realpath(device))) if start else []
-        if problem.errno != errno.EBUSY or not start or not partitions or held:
+        if problem.errno != errno.EBUSY or not start or not partitions or holders_of(device):
             module.fail_json(msg="%s is not cleared: %s" % (device, problem.strerror))
     return os.open(device, os.O_RDWR)
 
@@ -109,7 +112,7 @@ def keep(directory, device, offset, content):
 
 
 def main():
-    module = AnsibleModule(
+    module = RedactingModule(
         argument_spec={
             "device": {"type": "path", "required": True},
             "start": {"type": "int", "default": 0},

