@@ -142,11 +142,26 @@ def names(device):
 
 
 def naming(device, lines):
-    """The lines that name this device. `real`, when the reader has put it there, is what a path leads to."""
+    """The lines that name this device, or a volume on it whose group is not active now.
+
+    `real`, when the reader has put it there, is what a path leads to.
+    """
     mine = names(device)
+    group = device.get("volume_group")
+    volumes = ("/dev/%s/" % group, "/dev/mapper/%s-" % group.replace("-", "--")) if group else ()
     return [
-        one for one in lines if canonical(one["spec"]) in mine or one.get("real") in (device["path"], device["kname"])
+        one
+        for one in lines
+        if canonical(one["spec"]) in mine
+        or one.get("real") in (device["path"], device["kname"])
+        or (volumes and one["spec"].startswith(volumes))
     ]
+
+
+def volume_group(start):
+    """The volume group that the start of an LVM physical volume speaks of."""
+    found = re.findall(rb'(?:^|[\n\0])([A-Za-z0-9+_.-]{1,127}) \{\n\s*id = "[^"\n]{0,99}"\n\s*seqno = ', start)
+    return found[-1].decode() if found else ""
 
 
 def quoted(line):

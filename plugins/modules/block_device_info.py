@@ -318,6 +318,8 @@ class Host:
             device["unreadable"] = err.strip()
             return
         device["signatures"] = block.parse_wipefs(out)
+        if any(signature["type"] == "LVM2_member" for signature in device["signatures"]):
+            device["volume_group"] = tables.volume_group(self.read(path, 0, min(block.MIB, device["size"])))
         if any(signature["type"] in block.TABLES for signature in device["signatures"]):
             out = self.module.run_command([self.module.get_bin_path("partx", required=True), *PARTX, path])[1]
             device["partitions"] = block.parse_partx(out)

@@ -84,3 +84,15 @@ def test_only_new_problems_are_told_and_all_of_the_declared():
     assert tables.new_problems(now, {"/old": ["unreachable: UUID=1", "second"]}, ["/data"]) == {"/data": ["bad"]}
     assert tables.new_problems(now, {"/old": ["second"], "/data": ["bad"]}, []) == {"/old": ["unreachable: UUID=1"]}
     assert tables.new_problems(now, now, ["/data"]) == {"/data": ["bad"]}
+
+
+METADATA = b"\0" * 9 + b'my-vg {\nid = "abc"\nseqno = 1\n\nphysical_volumes {\n\npv0 {\nid = "x"\n}\n}\n' + b"\0" * 20
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"), [("/dev/my-vg/data", 1), ("/dev/mapper/my--vg-data", 1), ("/dev/mapper/my-x", 0)]
+)
+def test_a_volume_of_a_group_that_is_not_active_counts(spec, named):
+    assert tables.volume_group(b"nothing") == ""
+    device = {**DEVICE, "volume_group": tables.volume_group(METADATA)}
+    assert len(tables.naming(device, tables.parse_fstab(spec + " /data xfs\n"))) == named
