@@ -33,6 +33,11 @@ options:
     description: An existing directory for the copies. A file is named after its device, the time, and its offset.
     type: path
     required: true
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
 extends_documentation_fragment:
   - inferops.gpu_host.attributes
   - inferops.gpu_host.requirements
