@@ -881,7 +881,9 @@ class Snapshot:
             if not missing:
                 break
             origin = getattr(self.source, "origin", self.source.name)
-            reason = f"{failure or origin + ' brought wrong bytes'}" + (f" ({listed(problems)})" if problems else "")
+            reason = str(failure or f"{origin} {'brought wrong bytes' if problems else 'did not bring all'}")
+            if problems:
+                reason += f" ({listed(problems)})"
             self.progress.message = reason
             if attempt == options["attempts"] or (failure and failure.fatal) or self.disk_is_full():
                 raise SnapshotError(self.gave_up(wanted, missing, attempt, reason))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
 import sys
@@ -13,7 +14,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_fi
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_snapshot as snapshots
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_sources as sources
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_files import NotAFile
-from ansible_collections.inferops.gpu_host.plugins.module_utils._model_manifest import MANIFEST_NAME
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_manifest import MANIFEST_NAME, entries_of
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_snapshot import Places, SnapshotError
 
 SECRET = b"root's own"
@@ -442,6 +443,23 @@ def test_a_link_in_place_of_a_hidden_directory_is_refused(source, directory, tmp
     (directory.parent / f".name.{name}").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(SnapshotError, match=rf"\.name\.{name} is a symbolic link: nothing is written to it"):
         snapshots.own_directory(str(directory.parent / f".name.{name}"))
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not here; molecule/model_weights has it")
+def test_a_neighbour_over_rsync_sends_contents_and_nothing_else(source, directory):
+    odd = source.rename(source.parent / "a b;touch x")
+    (odd / "link").symlink_to("sub/t.txt")
+    (odd / "config.json").chmod(0o4755)
+    manifest = ensure(odd, odd)["manifest"]
+    hub = sources.RsyncSource(str(odd), entries_of(manifest), Places(str(directory)))
+    ensure(odd, directory, hub, same_as=manifest)
+    assert not (directory / "link").is_symlink()
+    assert stat.S_IMODE((directory / "config.json").stat().st_mode) == 0o644
+    (odd / "sub/t.txt").unlink()
+    os.mkfifo(odd / "sub/t.txt")
+    (directory / "sub/t.txt").unlink()
+    with pytest.raises(SnapshotError, match=r"missing: sub/t\.txt\. .*a b;touch x/ did not bring all"):
+        ensure(odd, directory, hub, same_as=manifest)
 
 
 def test_a_copy_that_grows_is_cut_where_the_list_ends_it(source, directory):
