@@ -328,7 +328,7 @@ def stable_name(devices, device):
     links = sorted(device.get("links", []))
     for start in ("/dev/disk/by-id/", "/dev/disk/by-path/"):
         for link in links:
-            if link.startswith(start) and not link.startswith("/dev/disk/by-id/lvm-pv-uuid-"):
+            if link.startswith(start) and not moving_name(device, {"device": link}):
                 return "device: " + link
     same = [one for one in devices.values() if one["serial"] == device["serial"] and one["type"] != "part"]
     if device["serial"] and device["type"] != "part" and len(same) == 1:
@@ -336,12 +336,21 @@ def stable_name(devices, device):
     return ""
 
 
+STEADY = ("by-id/", "by-path/", "by-partuuid/", "by-partlabel/")
+
+
 def moving_name(device, declared):
     """Whether a disk is declared by a name that may mean another one after a reboot, or none once it is erased."""
     name = declared.get("device") or ""
-    if name.startswith(("/dev/disk/by-uuid/", "/dev/disk/by-label/", "/dev/disk/by-id/lvm-pv-uuid-")):
-        return True
-    return name in (device["path"], device["kname"]) and not name.startswith("/dev/mapper/")
+    if not name:
+        return False
+    if any(part in ("", ".", "..") for part in name.split("/")[1:]) or "/lvm-pv-uuid-" in name:
+        return True  # a detour is a way to a name of the kernel
+    if name.startswith("/dev/disk/"):
+        return not name.startswith(tuple("/dev/disk/" + one for one in STEADY))
+    if device["type"] == "lvm":
+        return name == device["kname"]
+    return not name.startswith(("/dev/mapper/", "/dev/md/"))
 
 
 def is_multipath(devices, path):

@@ -91,6 +91,15 @@ def normal_mountpoint(path):
     return "/" + "/".join(part for part in path.split("/") if part)
 
 
+def with_normal_mountpoints(declared):
+    """`/data/` is `/data`."""
+    parts = [with_normal_mountpoints(one) for one in declared.get("partitions") or []]
+    changed = {"partitions": parts} if parts else {}
+    if (declared.get("mountpoint") or "").startswith("/"):
+        changed["mountpoint"] = normal_mountpoint(declared["mountpoint"])
+    return dict(declared, **changed)
+
+
 def mountpoint_problem(path):
     """What is wrong with a mount point, or nothing."""
     here = "`mountpoint: %s`" % shown(path)

@@ -21,9 +21,9 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._block_devices i
 from ansible_collections.inferops.gpu_host.plugins.module_utils._disk_declaration import (
     DeclarationError,
     label_problem,
-    normal_mountpoint,
     partition_name,
     problems,
+    with_normal_mountpoints,
 )
 from ansible_collections.inferops.gpu_host.plugins.module_utils._disk_report import in_words
 from ansible_collections.inferops.gpu_host.plugins.module_utils._fstab import naming, quoted
@@ -369,15 +369,6 @@ class DiskPlan:
             "mounts": self.mounts,
             "text": in_words(self),
         }
-
-
-def with_normal_mountpoints(declared):
-    """`/data/` is `/data`."""
-    parts = [with_normal_mountpoints(one) for one in declared.get("partitions") or []]
-    changed = {"partitions": parts} if parts else {}
-    if (declared.get("mountpoint") or "").startswith("/"):
-        changed["mountpoint"] = normal_mountpoint(declared["mountpoint"])
-    return dict(declared, **changed)
 
 
 def plan_disks(devices, declared, host):

@@ -216,9 +216,22 @@ def test_the_line_of_the_declared_disk_is_written_anew(devices, spec):
 # Names
 
 
-@pytest.mark.parametrize("name", [BIG, "/dev/disk/by-uuid/1", "/dev/disk/by-label/x"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            BIG,
+            "/dev/disk/by-uuid/1",
+            "/dev/disk/by-label/x",
+            "/dev/disk/by-diskseq/9",
+            "/dev/block/259:4",
+            "/dev/mine",
+        ),
+        *("/dev//nvme1n1", "/dev/./nvme1n1", "/dev/disk/by-id/../../nvme1n1", "/dev/mapper/../nvme1n1"),
+    ],
+)
 def test_nothing_is_erased_by_a_name_that_moves(devices, name):
-    devices[BIG]["links"] += ["/dev/disk/by-uuid/1", "/dev/disk/by-label/x"]
+    devices[BIG]["links"] += [name] if name != BIG else []  # as everything that leads to the device
     holds(devices, BIG, "ext4")
     (text,) = refusals(devices, disk(name, erase=["ext4"]))
     assert "`erase` for `device: %s`" % name in text and "use `device: %s`" % by_id(BIG) in text
