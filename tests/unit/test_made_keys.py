@@ -89,9 +89,16 @@ def test_a_replica_without_its_owner_gets_no_second_key_and_what_is_open_is_shut
     }
     put_key(host, "has", how=0o644)
     (host.directory / "etc/keys").chmod(0o755)
-    wanted = {"vllm_services": services, "vllm_plan": plan}
-    played = stage.play(keys_only(stage), arguments=["--limit", "gpu2", "-vvv"], **wanted)
+    wanted = {"vllm_services": services, "vllm_plan": plan, "preflight_services": services, "preflight_plan": plan}
+    access = {"ansible.builtin.include_role": {"name": "inferops.gpu_host.preflight", "tasks_from": "access"}}
+    said = {"ansible.builtin.debug": {"msg": "{{ ansible_failed_result.msg }}"}}
+    refused = [{"block": [access, {"ansible.builtin.fail": {"msg": "NOT REFUSED"}}], "rescue": [said]}]
+    played = stage.play(refused, keys_only(stage), arguments=["--limit", "gpu2", "-vvv"], **wanted)
     assert not played.ok
+    # The preflight has its say first: nothing that is open against one's will comes into being.
+    assert "NOT REFUSED" not in played.output and "mine would listen on 0.0.0.0" in played.words
+    preflight = (role_plays.ROOT / "roles/preflight/tasks/main.yml").read_text()
+    assert preflight.index("access.yml") < preflight.index("resources.yml")
     assert "lacks: its key lies on gpu1" in played.words and "(--limit gpu1,gpu2)" in played.words, played.output
     assert "k" * 64 not in played.output
     assert sorted(path.name for path in (host.directory / "etc/keys").iterdir()) == ["has", "mine"]
