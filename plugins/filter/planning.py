@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_keys
+
 
 def _declared_fleet(count, gpu, gpus_per_host=1, memory=None):
     """Hosts that do not exist yet: planned1, planned2, …"""
@@ -50,7 +52,8 @@ def _known_models(services, results=(), published=None):
 def _plan_in_force(plan):
     """What of a plan says where services run; the same plan carried out again gives the same text."""
     keys = ("name", "model", "type", "layout", "engine", "placements", "key")
-    return [{key: entry.get(key) for key in keys} for entry in plan.get("services", []) if entry.get("placements")]
+    carried_out = [dict(entry, key=_service_keys.carried_out(entry)) for entry in plan.get("services", [])]
+    return [{key: entry.get(key) for key in keys} for entry in carried_out if entry.get("placements")]
 
 
 class FilterModule:

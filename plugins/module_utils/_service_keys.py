@@ -46,6 +46,14 @@ def planned(answer, in_force=None, inventory=None):
     return {"owner": owner, "held_by": sorted(held)} if owner else None
 
 
+def carried_out(entry):
+    """{owner, held_by} of a service when its plan has been carried out: all of its hosts may have the key by then."""
+    key = entry.get("key")
+    if not key:
+        return None
+    return {"owner": key["owner"], "held_by": sorted({key["owner"], *(key.get("held_by") or []), *_hosts(entry)})}
+
+
 def _hosts(entry):
     nodes = [node["host"] for placement in entry.get("placements") or [] for node in placement["nodes"]]
     return list(dict.fromkeys(nodes))

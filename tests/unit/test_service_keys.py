@@ -44,6 +44,18 @@ def test_the_plan_names_one_owner_and_keeps_it():
     assert _service_keys.planned(entry(()), None, HOSTS) is None
 
 
+def test_a_plan_that_was_carried_out_tells_who_may_have_the_key():
+    """A later run may have no other plan than this one."""
+    kept = _service_keys.carried_out(entry(("gpu1", "gpu2"), key={"owner": "gpu1", "held_by": []}))
+    assert kept == {"owner": "gpu1", "held_by": ["gpu1", "gpu2"]}
+    wanted = one(held_by=kept["held_by"])
+    assert _service_keys.to_make(wanted, {"gpu1": {"m": None}}) == []
+    # Planned again, it is the same, so that nothing is written anew.
+    again = _service_keys.planned(entry(), entry(key=kept), HOSTS)
+    assert _service_keys.carried_out(entry(key=again)) == kept
+    assert _service_keys.carried_out(entry()) is None
+
+
 def test_what_a_host_has_to_know_of():
     services = normalize_services(
         [
