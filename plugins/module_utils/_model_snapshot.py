@@ -29,6 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_files as model_files
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_manifest as manifests
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _redaction
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_files import (
     NotAFile,
     files_below,
@@ -307,7 +308,7 @@ class Progress:
             "percent": round(100.0 * done / self.total, 1) if self.total else 0.0,
             "rate": int(rate),
             "eta_seconds": int((self.total - done) / rate) if rate > 0 else None,
-            "message": self.message,
+            "message": _redaction.text(self.message),  # everyone may read the file
             "pid": os.getpid(),
             "updated": timestamp(),
         }

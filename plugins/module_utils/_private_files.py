@@ -75,11 +75,15 @@ def _why_not(path, status, uid, last):
     return None
 
 
-def would_change(path, mode):
-    """Whether private_directory would make or set something; refuses what it refuses."""
+def refuse_untrusted(path):
     reason = why_untrusted(path)
     if reason:
         raise Untrusted(reason)
+
+
+def would_change(path, mode):
+    """Whether private_directory would make or set something; refuses what it refuses."""
+    refuse_untrusted(path)
     try:
         status = os.lstat(path)
     except FileNotFoundError:
@@ -126,9 +130,7 @@ def read_once(path, member=None):
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise Untrusted("%s is no regular file" % path)
-        reason = why_untrusted(path)
-        if reason:
-            raise Untrusted(reason)
+        refuse_untrusted(path)
         if member is None:
             return _bounded(handle, path)
         try:

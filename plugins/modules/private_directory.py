@@ -19,6 +19,13 @@ options:
     description: The directory.
     type: path
     required: true
+  state:
+    description:
+      - V(present) makes it.
+      - V(checked) only looks whether another account could change or exchange it; then it may be a file, too.
+    type: str
+    choices: [present, checked]
+    default: present
   prefix:
     description:
       - Makes a new directory of a random name below O(path), which begins with this. The caller removes it.
@@ -64,6 +71,7 @@ def main():
     module = RedactingModule(
         argument_spec={
             "path": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["present", "checked"], "default": "present"},
             "prefix": {"type": "str"},
             "mode": {"type": "str", "default": "0700"},
             "variable": {"type": "str", "default": "path"},
@@ -76,6 +84,9 @@ def main():
     except ValueError:
         module.fail_json(msg="mode is %s, wanted octal permissions such as 0700" % module.params["mode"])
     try:
+        if module.params["state"] == "checked":
+            _private_files.refuse_untrusted(path)
+            module.exit_json(changed=False, path=path)
         if prefix is not None:
             made = "" if module.check_mode else _private_files.random_directory(path, prefix)
             module.exit_json(changed=True, path=made)
@@ -85,7 +96,7 @@ def main():
             changed = _private_files.private_directory(path, mode)
     except _private_files.Untrusted as error:
         module.fail_json(
-            msg="%s: whoever can change it decides what is installed from there. Wanted a directory of %s that no "
+            msg="%s: whoever can change it decides what is installed from there. Wanted a place of %s that no "
             "other account can write to; give it to that account and take the others' rights away, or set %s to "
             "another place." % (error, _private_files.account(_private_files.us()), module.params["variable"])
         )

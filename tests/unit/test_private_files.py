@@ -135,6 +135,44 @@ def test_a_random_directory_below_tmp_is_fine_and_below_a_foreign_one_is_not(tmp
     assert run(private_directory, capsys, path=str(tmp_path / "foreign"), prefix="x-")["failed"]
 
 
+@as_root
+def test_a_file_that_others_can_exchange_is_refused(tmp_path, capsys):
+    (tmp_path / "archive").write_text("")
+    assert not run(private_directory, capsys, path=str(tmp_path / "archive"), state="checked")["changed"]
+    os.chown(tmp_path / "archive", NOBODY, NOBODY)
+    assert "belongs to nobody" in run(private_directory, capsys, path=str(tmp_path / "archive"), state="checked")["msg"]
+
+
+@as_root
+@pytest.mark.slow
+def test_images_are_loaded_and_built_only_from_places_of_ours(stage):
+    host = stage.host()
+    foreign(host.directory / "foreign")
+    (host.directory / "foreign/image.tar").write_bytes(GOOD)
+    load = {"source": "load", "archive": f"{host.directory}/foreign/image.tar", "archive_sha256": GOOD_SUM}
+    recipe = {"dockerfile": "vllm-ray.Dockerfile.j2", "base": "inferops/vllm-cpu:0.32.0", "requirements": ["x"]}
+    played = stage.play(
+        [{"ansible.builtin.setup": {"gather_subset": ["!all", "min", "distribution"]}}],
+        [
+            {
+                "block": [
+                    {
+                        "ansible.builtin.include_role": {"name": "inferops.gpu_host.container_image"},
+                        "vars": {"container_image_images": [{"name": "inferops/new:1", **image}]},
+                    }
+                ],
+                "rescue": [{"ansible.builtin.debug": {"msg": "{{ ansible_failed_result.msg }}"}}],
+            }
+            for image in (load, {"source": "build", "recipe": "mine"})
+        ],
+        container_image_cache_dir=f"{host.directory}/foreign",
+        container_image_recipes={"mine": {**recipe, "python_version": "3.12", "glibc_minor": 36}},
+    )
+    assert f"{host.directory}/foreign belongs to nobody" in played.words, played.output
+    assert "set archive of inferops/new:1 to another place" in played.words
+    assert "set container_image_cache_dir to another place" in played.words
+
+
 def test_links_of_root_on_the_way_are_followed(tmp_path):
     (tmp_path / "real/x").mkdir(parents=True)
     (tmp_path / "link").symlink_to("real")
