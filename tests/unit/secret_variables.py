@@ -1,4 +1,4 @@
-"""Which variables may hold a secret, and what of the roles' tasks and variables is made of them.
+"""Which variables may hold a secret, and which tasks of the roles take them.
 
 A new variable, option of a module or key of a service that is named like a secret or an address has to be entered here:
 in SECRET, and then everything that is done with it is looked at, or in HARMLESS with the reason.
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SUSPICIOUS = re.compile(
     r"key|token|secret|passw|credential|url|endpoint|prox(y|ies)|mirror|index|channel|regist|env$|environment|options$|"
-    r"settings|config$|wanted$|header|(^|_)rc$|services$|models$|repo|alias|recipes|client_packages"
+    r"settings|config$|wanted$|header|(^|_)rc$|services$|models$|repositor|alias|recipes|client_packages"
 )
 
 # Roles' variables that may hold one, and what else operators set.
@@ -72,6 +72,7 @@ SECRET = {
 HARMLESS = {
     "container_image_apt_mirror": "refused with a password: it would stay in the image",
     "container_image_recipes": "refused with a secret in the Dockerfile that comes of it",
+    "docker_no_proxy": "names of hosts",
     "docker_insecure_registries": "names and networks, no addresses with a user",
     "docker_manage_daemon_config": "a choice",
     "docker_mirror_key": "a file's name below the mirror",
@@ -122,9 +123,6 @@ def service_keys():
     return set(_service.SCHEMA)
 
 
-# What is made of them
-
-
 def tasks_in(content):
     """Every task in a file, also in blocks and plays, with what holds for it from above."""
     for entry in content or []:
@@ -144,50 +142,34 @@ def task_files():
             yield path, list(tasks_in(yaml.safe_load(path.read_text())))
 
 
-def variable_files():
-    for pattern in ("roles/*/vars/*.yml", "roles/*/defaults/*.yml", "playbooks/vars/*.yml"):
-        for path in sorted(ROOT.glob(pattern)):
-            yield from (yaml.safe_load(path.read_text()) or {}).items()
-
-
-def mentions(text, names):
-    return {name for name in set(re.findall(r"\w+", text)) if name in names}
-
-
-def tainted():
-    """The names of all variables that a secret may have come into, however many steps it took."""
-    made_of = {}
-    for name, value in variable_files():
-        made_of.setdefault(name, []).append(json.dumps(value))
-    for _path, tasks in task_files():
-        for task in tasks:
-            given = {**(task.get("vars") or {}), **(task.get("ansible.builtin.set_fact") or {})}
-            if isinstance(given, dict):
-                for name, value in given.items():
-                    made_of.setdefault(name, []).append(json.dumps(value))
-            loop_var = (task.get("loop_control") or {}).get("loop_var")
-            if loop_var:
-                made_of.setdefault(loop_var, []).append(json.dumps(task.get("loop")))
-    names = {name.partition(".")[0] for name in SECRET}
-    while True:
-        more = {
-            name
-            for name, values in made_of.items()
-            if name not in names and any(mentions(cleaned(value), names) for value in values)
-        }
-        if not more:
-            return names
-        names |= more
-
-
+# What roles make of the variables and still is a secret, or holds one.
+DERIVED = {
+    "__container_image_dockerfile",
+    "__docker_proxies",
+    "__micromamba_mambarc",
+    "__micromamba_source",
+    "__model_weights_addresses",
+    "__model_weights_endpoints",
+    "__model_weights_share_token",
+    "__model_weights_token",
+    "__model_weights_tokens",
+    "__package_options",
+    "__plan_services",
+    "__verify_keys",
+    "__vllm_before",
+    "__vllm_seal",
+}
 # Expressions that take what is no secret out of something that holds one.
-_CLEAN = [
-    r"\w+(\[[^\]]*\])*( \| [\w.]+(\([^()]*\))?)*? \| inferops\.gpu_host\.redacted",
+_CLEAN = (
+    r"[\w.]+(?: \| [\w.]+(?:\((?:[^()]|\([^()]*\))*\))?)* \| inferops\.gpu_host\.redacted",
     r"[\w.]+ \| length",
-]
+    r"[\w.]+ (?:\| rejectattr\([^()]*\) |\| selectattr\([^()]*\) )*\| map\(attribute='(?:name|state)'[^()]*\)",
+)
 
 
-def cleaned(text):
+def secrets_in(value):
+    """The variables with secrets that an argument of a task takes."""
+    text = json.dumps(value)
     for pattern in _CLEAN:
         text = re.sub(pattern, "", text)
-    return text
+    return set(re.findall(r"\w+", text)) & ({name for name in SECRET if "." not in name} | DERIVED)
