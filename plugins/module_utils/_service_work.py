@@ -33,7 +33,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._container_state
     PREVIOUS,
     SUFFIXES,
 )
-from ansible_collections.inferops.gpu_host.plugins.module_utils._redaction import Redaction, is_secret_name
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redaction import Redaction, is_secret_name, redacted
 from ansible_collections.inferops.gpu_host.plugins.module_utils._versions import engine_version_of
 
 CANDIDATE_PORTS = range(18000, 19000)
@@ -106,6 +106,11 @@ def _item(work, placement, host, paths, settings, api_key, peers=None, suffix=""
     arguments["name"] = name + suffix
     seals = (settings or {}).get("seals")
     secrets_path, secrets = _container_secrets.take_out(arguments, path, placement, seals)
+    if redacted(arguments["labels"]) != arguments["labels"]:
+        raise _vllm_container.ContainerError(
+            f"service {service['name']!r}: labels hold a secret, and everybody may read labels: "
+            f"{redacted(arguments['labels'])}. Put it into env"
+        )
     head = placement["nodes"][0]["host"]
     url = _vllm_container.url(service, placement, None if head == host else (peers or {}).get(head))
     kind = service["type"] or plan.get("type") or "chat"

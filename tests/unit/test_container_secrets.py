@@ -86,6 +86,13 @@ def test_without_secrets_the_container_starts_as_it_would():
     assert item["arguments"]["entrypoint"] == ["vllm", "serve"]
 
 
+@pytest.mark.parametrize("labels", [{"team-token": "planted"}, {"docs": "https://me:planted@host"}])
+def test_a_secret_in_a_label_is_refused(labels):
+    with pytest.raises(work._vllm_container.ContainerError, match="everybody may read labels") as refused:
+        item_of(container={"labels": labels})
+    assert "planted" not in str(refused.value)
+
+
 def test_labels_do_not_tell_who_guessed_the_key():
     """The seal decides, so that nobody without it can compare a label with a guess."""
     labels = [item_of(api_key="summer", seals={"a": seal})["arguments"]["labels"] for seal in ("one", "two")]
