@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import secret_variables
-from role_plays import free_port, service
+from role_plays import free_port, plan, service
 
 ROOT = Path(__file__).resolve().parents[2]
 MICROMAMBA = ROOT / "tests/stand_ins/micromamba/micromamba"
@@ -299,18 +299,16 @@ def search(stage, host, plays, wanted, *arguments, watched=True, but_not=()):
 
 
 def test_nothing_of_a_service_is_seen(stage, planted_host):
-    """The fast part: a service with secrets everywhere, daemon.json, a card."""
+    """The fast part: a service with secrets everywhere, and daemon.json."""
     wanted = variables(planted_host.directory, free_port())
     (planted_host.directory / "daemon.json").write_text(json.dumps({"proxies": {"no-proxy": address("daemon-before")}}))
     (planted_host.directory / "daemon.json").chmod(0o600)
     daemon = {"path": f"{planted_host.directory}/daemon.json", "config": DAEMON}
-    work = whatever_happens(role("vllm"), {"inferops.gpu_host.docker_daemon_config": daemon}, role("verify"))
-    played = search(
-        stage, planted_host, [stage.playbook("plan"), work], wanted, watched=False, but_not=("daemon.json",)
-    )
+    wanted["inference_plan"] = plan(*wanted["inference_services"])
+    work = whatever_happens(role("vllm"), {"inferops.gpu_host.docker_daemon_config": daemon})
+    played = search(stage, planted_host, [work], wanted, watched=False, but_not=("daemon.json",))
     assert played.ok and "it failed" not in played.output
     assert planted_host.engine.running() == ["demo"]
-    assert (planted_host.directory / "cards/demo.md").exists()
 
 
 @pytest.mark.slow
@@ -362,6 +360,7 @@ def test_nothing_is_seen_of_changes_failures_and_checks(stage, planted_host, mon
     changed["inference_services"][0]["options"]["max-num-seqs"] = 2
     for arguments in (["--check"], []):
         planted_host.variables.update(changed)
-        played = search(stage, planted_host, [stage.playbook("plan"), [role("vllm")]], {}, *arguments)
+        played = search(stage, planted_host, [stage.playbook("plan"), [role("vllm"), role("verify")]], {}, *arguments)
         assert played.ok, played.output[-2000:]
         assert "hf-token: changed" in played.output
+    assert (directory / "cards/demo.md").exists()
