@@ -79,6 +79,7 @@ HARMLESS = {
     "model_weights_client_packages": "names with versions",
     "peers_services": "the hosts of a group and their ports are taken from them",
     "preflight_services": "models and ports are taken from them",
+    "ray_cluster_container_settings": "limits and capabilities; the environment is another variable",
     "storage_disks.mkfs_options": "words of mkfs",
     "storage_disks.partitions.mkfs_options": "words of mkfs",
     "storage_disks.mount_options": "words of mount",
@@ -112,6 +113,8 @@ def variables_of_roles():
 
 def is_suspicious(name, option):
     last = name.rpartition(".")[2]
+    if re.search(r"_(dir|directory|path|file)$", last):
+        return False
     return (is_secret_name(last) or bool(SUSPICIOUS.search(last))) and option.get("type") not in (
         "bool",
         "int",
