@@ -302,6 +302,7 @@ IN_CONTAINERS = {
     ("plugins/module_utils/_vllm_container.py", "/tmp/group-member-runs"),  # the container's own /tmp
     ("roles/peers/files/group_member.py", "/tmp/group-member-runs"),
     ("plugins/module_utils/_engine_log.py", "/dev/shm"),  # advice about the container's
+    ("plugins/module_utils/_hardening.py", "/dev/shm"),  # the container's
 }
 
 
