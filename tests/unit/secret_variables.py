@@ -55,6 +55,7 @@ SECRET = {
     "model_weights_modelscope_token",
     "model_weights_pip_index_url",
     "nvidia_container_toolkit_mirror",
+    "preflight_api_key",
     "ray_cluster_env",
     "text_embeddings_inference_api_key",
     "text_embeddings_inference_container_settings",
