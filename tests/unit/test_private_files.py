@@ -297,24 +297,17 @@ def test_a_link_in_the_place_of_the_destination_is_replaced_and_not_followed(tmp
 
 # Where the collection puts things
 
-# (file, what it holds): why a place that everybody can write to is right there.
-IN_CONTAINERS = {
-    ("plugins/module_utils/_vllm_container.py", "/tmp/group-member-runs"),  # the container's own /tmp
-    ("roles/peers/files/group_member.py", "/tmp/group-member-runs"),
-    ("plugins/module_utils/_engine_log.py", "/dev/shm"),  # advice about the container's
-    ("plugins/module_utils/_hardening.py", "/dev/shm"),  # the container's
-}
-
 
 def test_nothing_lies_where_everybody_can_write():
     found = set()
-    for place in ("roles", "playbooks", "plugins", "scripts"):
+    for place in ("roles", "playbooks", "scripts", "plugins/action", "plugins/modules"):
         for path in sorted((ROOT / place).rglob("*")):
             if path.suffix in (".json", ".pyc") or not path.is_file():
                 continue
             for word in re.findall(r"(?:/var)?/tmp/[\w.{}-]+|/var/tmp\b|/dev/shm\b|/run/lock\b", path.read_text()):
                 found.add((str(path.relative_to(ROOT)), word))
-    assert found - IN_CONTAINERS == set()
+    # In a container, whose /tmp is its own.
+    assert found == {("roles/peers/files/group_member.py", "/tmp/group-member-runs")}
 
 
 @as_root
