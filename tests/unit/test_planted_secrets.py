@@ -245,6 +245,7 @@ def variables(directory, port):
         "container_image_pip_index_url": address("container_image_pip_index_url"),
         "container_image_pip_extra_index_urls": [address("container_image_pip_extra_index_urls")],
         "verify_fail_on": "never",
+        "vllm_start_timeout": 60,
     }
 
 
