@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shlex
 from urllib.parse import urlsplit
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_keys, _vllm_container
+from ansible_collections.inferops.gpu_host.plugins.module_utils import (
+    _inference_check,
+    _service_keys,
+    _vllm_container,
+)
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_values as values
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redaction import redacted
 from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import printable
@@ -170,7 +175,9 @@ def _request(kind, model):
         return "/completions", json.dumps({"model": model, "prompt": "Tell me a joke.", "max_tokens": 100})
     content = "Tell me a joke."
     if kind == "vision":
-        picture = {"type": "image_url", "image_url": {"url": "https://example.com/picture.jpg"}}
+        # Inside the request: the service fetches no address unless its operator allows one.
+        drawn = base64.b64encode(_inference_check.png(32, 32, (255, 0, 0))).decode("ascii")
+        picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{drawn}"}}
         content = [{"type": "text", "text": "What is in this picture?"}, picture]
     messages = [{"role": "user", "content": content}]
     return "/chat/completions", json.dumps({"model": model, "messages": messages, "max_tokens": 100})

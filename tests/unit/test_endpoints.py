@@ -150,6 +150,7 @@ def test_dify_fields():
     assert card("embedding")["dify"]["Model Type"] == "Text Embedding"
     assert card("rerank")["dify"]["Model Type"] == "Rerank"
     assert card("vision")["dify"]["Vision Support"] == "Support"
+    assert '"url": "data:image/png;base64,' in card("vision")["curl"]  # no address is allowed unless it was said
 
 
 def playbook(started_in, *more, key=KEY):
