@@ -13,6 +13,8 @@ import json
 import re
 from json.decoder import scanstring
 
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _redaction
+
 # What dockerd takes over on SIGHUP; a change of anything else needs a restart. Authorization plugins are missing on
 # purpose: a wrong one ends the engine on SIGHUP, and only a restart is watched and taken back.
 RELOADABLE_KEYS = frozenset(
@@ -348,13 +350,10 @@ def put_back(text, path, bytes_of_value):
 
 
 def holds_secret(text):
-    """Whether `text` should be nobody's but its owner's: a password in a URL, or a value whose name says so."""
-    return without_passwords(text) != text or _SECRET_NAME.search(text) is not None
-
-
-_SECRET_NAME = re.compile(r'(?i)"[^"]{0,80}(?:token|passw|secret|credential|api-?key)[^"]{0,80}"\s{0,9}:\s{0,9}"[^"]')
+    """Whether `text` should be nobody's but its owner's: a password in an address, or a value whose name says so."""
+    return without_passwords(text) != text
 
 
 def without_passwords(text):
-    """`text` with the credentials in URLs (proxies have them) blotted out."""
-    return re.sub(r"(\w+://)[^/\s@\"']+@", r"\1***@", text)
+    """`text` as everybody may see it."""
+    return _redaction.text(text)

@@ -96,8 +96,16 @@ def credentials(address):
 
 def _blot(found, check=is_secret_name):
     value = found["value"]
-    if not check(found["name"].strip().lstrip("- ")) or value.strip("\"'").lower() in _SAID:
+    name = found["name"].strip().lstrip("- ")
+    if value.strip("\"'").lower() in _SAID:
         return found[0]
+    if not check(name):
+        if not is_proxy_name(name) or "://" in value or split_userinfo(value.strip("\"'"))[0] is None:
+            return found[0]
+        value = value.replace(split_userinfo(value.strip("\"'"))[0], BLOT)  # an address without a scheme
+        return "%s%s%s" % (found["name"], found["between"], value)
+    if value[:1] == "[":
+        return '%s%s["%s"]' % (found["name"], found["between"], BLOT)
     quoted = value[:1] if value[:1] in "\"'" and value[-1:] == value[:1] and len(value) > 1 else ""
     before = found["before"] if "before" in found.re.groupindex else ""
     between = found["between"] if "between" in found.re.groupindex else "="

@@ -157,7 +157,6 @@ config:
 """
 
 import contextlib
-import json
 import tempfile
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _daemon_json as daemon_json
@@ -167,6 +166,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils import _docker_r
 from ansible_collections.inferops.gpu_host.plugins.module_utils._daemon_store import Store
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import DockerHost
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
+from ansible_collections.inferops.gpu_host.plugins.module_utils._redaction import redacted
 
 
 def validate(module, text, path):
@@ -287,7 +287,7 @@ def merge(module, host, store):
         "reloaded": reload,
         "validated": validate(module, new_text, store.path) if file_changes else False,
         "file": store.path,
-        "config": json.loads(daemon_json.without_passwords(json.dumps(after))),
+        "config": redacted(after),
         "diff": {
             "before_header": store.path,
             "after_header": store.path,
