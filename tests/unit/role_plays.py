@@ -219,8 +219,9 @@ class Stage:
 
 
 def service(name="demo", host="gpu1", **keys):
-    """A declared service that the stand-in serves on the CPU, at a port that nobody has."""
-    return {"name": name, "model": "inferops/tiny", "accelerator": "cpu", "port": free_port(), "hosts": [host], **keys}
+    """A declared service that the stand-in serves on the CPU, at a port that nobody has. It is wanted open."""
+    declared = {"name": name, "model": "inferops/tiny", "accelerator": "cpu", "port": free_port(), "hosts": [host]}
+    return {**declared, "api_key": "none", **keys}
 
 
 def plan(*services, host="gpu1"):

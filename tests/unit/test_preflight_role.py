@@ -16,7 +16,7 @@ UUID = "GPU-00000000-0000-4000-8000-000000000001"  # the first of each construct
 
 
 def gpu_service(name, uuid=UUID):
-    service = {"name": name, "model": "Qwen/Qwen2.5-7B-Instruct", "config": CONFIG, "hosts": [name]}
+    service = {"name": name, "model": "Qwen/Qwen2.5-7B-Instruct", "config": CONFIG, "hosts": [name], "api_key": "none"}
     service["port"] = role_plays.free_port()
     entry = role_plays.plan(service)["services"][0]
     entry.update(accelerator="cuda", files_bytes=1000)
