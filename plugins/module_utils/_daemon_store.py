@@ -34,6 +34,7 @@ class Store:
         )
         self.path = self._follow(self.named)
         self.memory_path = self.named + ".managed"
+        self.lock_path = os.path.join(os.path.dirname(self.path), ".%s.lock" % os.path.basename(self.path))
 
     def _follow(self, path):
         """The file that is meant: where a link leads, unless somebody else could put there what the engine reads."""
@@ -76,27 +77,37 @@ class Store:
         if self.module.check_mode:
             yield
             return
-        directory, name = os.path.split(self.path)
-        path = os.path.join(directory, ".%s.lock" % name)
-        with self.as_engine_user():
-            os.makedirs(directory, mode=0o755, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-            try:
-                descriptor = os.open(path, flags, 0o600)
-            except OSError as error:
-                self.module.fail_json(msg="the lock %s cannot be opened: %s" % (path, os.strerror(error.errno)))
+        deadline = time.monotonic() + LOCK_TIMEOUT
+        descriptor = self._open_lock()
         try:
-            deadline = time.monotonic() + LOCK_TIMEOUT
             while not self._locked(descriptor):
                 if time.monotonic() > deadline:
                     self.module.fail_json(
                         msg="another run has held the lock %s for %d s; nothing was changed. Let it end, and run again."
-                        % (path, LOCK_TIMEOUT)
+                        % (self.lock_path, LOCK_TIMEOUT)
                     )
                 time.sleep(POLL_INTERVAL)
+                os.close(descriptor)  # the one who held it may have removed it
+                descriptor = self._open_lock()
             yield
         finally:
             os.close(descriptor)
+
+    def _open_lock(self):
+        with self.as_engine_user():
+            os.makedirs(os.path.dirname(self.lock_path), mode=0o755, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+            try:
+                return os.open(self.lock_path, flags, 0o600)
+            except OSError as error:
+                self.module.fail_json(
+                    msg="the lock %s cannot be opened: %s" % (self.lock_path, os.strerror(error.errno))
+                )
+
+    def remove_lock(self):
+        """For the one who holds it and leaves nothing else behind."""
+        with self.as_engine_user(), contextlib.suppress(OSError):
+            os.unlink(self.lock_path)
 
     @staticmethod
     def _locked(descriptor):
@@ -106,7 +117,7 @@ class Store:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
             return False
-        return True
+        return os.fstat(descriptor).st_nlink > 0  # else it was removed between opening and locking
 
     def read(self, path):
         """The text of the file; None when there is none."""

@@ -83,6 +83,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 
 from ansible.module_utils.urls import fetch_url
 
@@ -93,6 +94,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_modul
 
 APT = "/etc/apt"
 MAX_KEY_BYTES = 256 * 1024
+FETCH_SECONDS = 60
 
 
 def other_files(mine):
@@ -133,7 +135,16 @@ def fetch_key(module, url):
     response, info = fetch_url(module, url, timeout=30)
     if info["status"] != 200:
         module.fail_json(msg="the signing key %s cannot be fetched: %s" % (without_passwords(url), info["msg"]))
-    data = response.read(MAX_KEY_BYTES + 1)
+    data, deadline = b"", time.monotonic() + FETCH_SECONDS
+    while len(data) <= MAX_KEY_BYTES:
+        part = response.read1(MAX_KEY_BYTES) if hasattr(response, "read1") else response.read(MAX_KEY_BYTES + 1)
+        if not part:
+            break
+        data += part
+        if time.monotonic() > deadline:
+            module.fail_json(
+                msg="the signing key %s did not come within %d s" % (without_passwords(url), FETCH_SECONDS)
+            )
     if len(data) > MAX_KEY_BYTES or not apt_sources.key_ending(data):
         module.fail_json(
             msg="what %s sends is no signing key; it begins with %r. Nothing was changed."

@@ -396,6 +396,7 @@ def absent(module, host, store):
         if changed:
             store.write_config(new)
         store.write_memory({"owners": {}, "found": [], "unread": None})
+        store.remove_lock()
     return {
         "changed": changed,
         "file": store.path,
