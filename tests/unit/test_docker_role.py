@@ -12,11 +12,11 @@ SERVED = {"name": "served", "started": "long ago", "running": True, "labels": ["
 FOREIGN = '{ "debug":false, "log-driver":"journald" }'
 
 
-def attempt(name, wanted, **variables):
+def attempt(name, wanted, tasks_from="daemon_config", **variables):
     """Merges `wanted` by the role's entry point; what came of it is written down under `name`."""
     facts = "/etc/told-" + name
     include = {
-        "ansible.builtin.include_role": {"name": "inferops.gpu_host.docker", "tasks_from": "daemon_config"},
+        "ansible.builtin.include_role": {"name": "inferops.gpu_host.docker", "tasks_from": tasks_from},
         "vars": {"docker_daemon_config_wanted": wanted, "docker_daemon_config_owner": "test", **variables},
     }
     look = (
@@ -49,7 +49,8 @@ def played(base, attempts, containers):
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     broken = attempt("broken", {"live-restore": True, "log-driver": "nonsense"})
-    return played(tmp_path_factory.mktemp("engine"), [attempt("refused", RESTART), broken], [SERVED])
+    upgrade = attempt("upgrade", {}, tasks_from="main", docker_version="99.0")
+    return played(tmp_path_factory.mktemp("engine"), [attempt("refused", RESTART), upgrade, broken], [SERVED])
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,13 @@ def test_a_restart_that_would_stop_containers_that_matter_is_refused(told):
     assert "served (image, carries the label io.github.inferops.service)" in refused.message
     assert refused.file == FOREIGN
     assert refused.running == {"served": "long ago"}
+
+
+def test_an_upgrade_that_would_stop_containers_that_matter_is_refused(told):
+    upgrade = told("upgrade")
+    assert "would have to restart as 99.0 instead of 28.5.1, which stops 1 running containers" in upgrade.message
+    assert (upgrade.file, upgrade.pid) == (FOREIGN, told("refused").pid)
+    assert upgrade.running == {"served": "long ago"}
 
 
 @pytest.mark.slow
