@@ -256,6 +256,8 @@ class Rpm(Packages):
         return set()
 
     def hold(self, names):
+        if not names:
+            return
         self.module.fail_json(msg="holding packages needs apt; use dnf versionlock here")
 
     def lift(self, names):
@@ -269,13 +271,7 @@ class Rpm(Packages):
         names = set(came) - set(keep)
         while names:
             rc, out, err = self.run(["rpm", "--erase", "--test", *sorted(names)], fail=False)
-            needed = {
-                name
-                for name in names
-                for line in (out + err).splitlines()
-                if line.strip().startswith((name + " ", name + "(", name + " = ")) or " %s is needed by" % name in line
-            }
-            needed |= self._providers(re.findall(r"^\s*(\S+(?: [<>=]+ \S+)?) is needed by", out + err, re.M), names)
+            needed = self._providers(re.findall(r"^\s*(\S+(?: [<>=]+ \S+)?) is needed by", out + err, re.M), names)
             if not rc:
                 return names
             if not needed:
@@ -287,7 +283,7 @@ class Rpm(Packages):
         found = set()
         for capability in capabilities:
             rc, out, _err = self.run(
-                ["rpm", "--query", "--whatprovides", "--queryformat", "%{NAME}\n", capability], fail=False
+                ["rpm", "--query", "--whatprovides", "--queryformat", "%{NAME}\n", capability.split()[0]], fail=False
             )
             found |= set(out.split()) & names if not rc else set()
         return found

@@ -164,6 +164,38 @@ def test_keys_of_others_stay_in_the_record(apt):
     assert apt.record() == {"came": ["engine"], "drained": ["served"]}
 
 
+class FakeRpm(package_record.Rpm):
+    """rpm --erase --test, whose words stand in `answers`, one for each question."""
+
+    def __init__(self, *answers):
+        self.answers, self.asked = list(answers), []
+
+    def run(self, argv, fail=True):
+        self.asked.append(argv)
+        if "--whatprovides" in argv:
+            return (
+                0,
+                {"libengine.so.1": "library\n", "runtime": "runtime\n"}.get(argv[-1].split()[0], "no package\n"),
+                "",
+            )
+        return self.answers.pop(0)
+
+
+def test_rpm_takes_out_what_others_need_until_it_agrees():
+    first = "error: Failed dependencies:\n\tlibengine.so.1 is needed by (installed) kubelet-1-1.x86_64\n"
+    second = "error: Failed dependencies:\n\truntime >= 1 is needed by (installed) kubelet-1-1.x86_64\n"
+    rpm = FakeRpm((1, "", first), (1, "", second), (0, "", ""))
+    assert rpm.removable({"engine", "library", "runtime"}, set()) == {"engine"}
+
+
+def test_rpm_removes_nothing_when_it_is_not_understood():
+    assert FakeRpm((1, "", "error: rpmdb is locked")).removable({"engine"}, set()) == set()
+
+
+def test_rpm_holds_nothing_and_need_not_when_nothing_is_to_be_held():
+    FakeRpm().hold(set())
+
+
 # --- this machine's apt ----------------------------------------------------------------------------------------------
 
 
