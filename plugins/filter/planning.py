@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_keys
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _plan_in_force as _in_force
 
 
 def _declared_fleet(count, gpu, gpus_per_host=1, memory=None):
@@ -49,11 +49,17 @@ def _known_models(services, results=(), published=None):
     return known
 
 
-def _plan_in_force(plan):
-    """What of a plan says where services run; the same plan carried out again gives the same text."""
-    keys = ("name", "model", "type", "layout", "engine", "placements", "key")
-    carried_out = [dict(entry, key=_service_keys.carried_out(entry)) for entry in plan.get("services", [])]
-    return [{key: entry.get(key) for key in keys} for entry in carried_out if entry.get("placements")]
+def _plan_in_force(contents):
+    """What runs where, from the plan.json of several hosts."""
+    try:
+        force = _in_force.merged([_in_force.read(content) for content in contents if content.strip()])
+    except _in_force.PlanFileError as error:
+        raise AnsibleFilterError(str(error)) from error
+    return dict(force, services=_in_force.services(force))
+
+
+def _plan_carried_out(force, plan, hosts, inventory, names):
+    return _in_force.text_of(_in_force.carried_out(force, plan or {}, hosts, inventory, names))
 
 
 class FilterModule:
@@ -61,5 +67,8 @@ class FilterModule:
         return {
             "declared_fleet": _declared_fleet,
             "known_models": _known_models,
+            "plan_around": _in_force.around,
+            "plan_carried_out": _plan_carried_out,
+            "plan_completed": _in_force.completed,
             "plan_in_force": _plan_in_force,
         }

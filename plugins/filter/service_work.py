@@ -80,7 +80,8 @@ def _service_work_of_host(
         )
     except (_vllm_options.OptionError, _vllm_container.ContainerError) as error:
         raise AnsibleFilterError(str(error)) from error
-    return {"items": items, "unplanned": _service_work.unplanned(ours, plan), **surplus}
+    names = [service["name"] for service in ours]
+    return {"items": items, "services": names, "unplanned": _service_work.unplanned(ours, plan), **surplus}
 
 
 class FilterModule:

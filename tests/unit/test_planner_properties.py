@@ -7,11 +7,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from planning import BGE_M3, PUBLISHED, QWEN_7B, QWEN_14B, QWEN_32B, RERANKER
 
-from ansible_collections.inferops.gpu_host.plugins.filter.planning import FilterModule
+from ansible_collections.inferops.gpu_host.plugins.module_utils._plan_in_force import entries as plan_in_force
 from ansible_collections.inferops.gpu_host.plugins.module_utils._planner.plan import plan
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GIB
 
-plan_in_force = FilterModule().filters()["plan_in_force"]
 MODELS = [QWEN_7B, QWEN_14B, QWEN_32B, BGE_M3, RERANKER, "Qwen/Qwen3-30B-A3B", "meta-llama/Llama-3.1-70B-Instruct"]
 GPUS = ["T4", "L4", "RTX-4090", "A100-80GB", "H100", "H20-96GB", "V100-32GB"]
 SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
