@@ -27,10 +27,15 @@ options:
     description:
       - V(present) trusts the manifest, file sizes and modification times, and takes well under a second.
       - V(verified) also reads every file, in parallel, and compares its sha256. It needs no network while all is well.
-      - V(absent) removes the directory and what belongs to it.
+      - V(absent) removes the directory and what belongs to it, when it lies below O(below) and holds our manifest.
     type: str
     choices: [present, verified, absent]
     default: present
+  below:
+    description:
+      - With O(state=absent), the directory of all models. A directory that does not lie below it is refused; one that
+        links lead out of it, or that holds no manifest of this collection, stays, with a warning.
+    type: path
   model:
     description: The model's name at its hub, such as V(Qwen/Qwen2.5-7B-Instruct). Required unless O(state=absent).
     type: str
@@ -276,6 +281,7 @@ import os
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_sources as sources
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_files import NotAFile
 from ansible_collections.inferops.gpu_host.plugins.module_utils._model_manifest import (
+    MANIFEST_NAME,
     ManifestError,
     entries_of,
     parse,
@@ -289,6 +295,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._model_snapshot 
     absent,
     locked,
 )
+from ansible_collections.inferops.gpu_host.plugins.module_utils._own_files import why_not_removable
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 
 OPTIONS = (
@@ -362,11 +369,24 @@ def check_arguments(module):
             module.fail_json(msg=f"source is {module.params['source']}: {name} is missing")
 
 
+def refuse_what_is_not_ours(module):
+    """Before anything is removed: a path that leads elsewhere ends the play, what others brought stays."""
+    directory, below = module.params["directory"], module.params["below"]
+    reason = why_not_removable(directory, below, MANIFEST_NAME)
+    # An operator's link below it to another disk is no mistake.
+    if not os.path.abspath(directory).startswith(os.path.abspath(below).rstrip("/") + "/"):
+        module.fail_json(msg=f"{reason}, so it stays: correct `directory` of the model, or model_weights_directory")
+    if reason:
+        module.warn(f"{reason}; it stays")
+        module.exit_json(changed=False, directory=directory, msg=f"{reason}; it stays")
+
+
 def main():
     module = RedactingModule(
         argument_spec={
             "directory": {"type": "path", "required": True},
             "state": {"type": "str", "choices": ["present", "verified", "absent"], "default": "present"},
+            "below": {"type": "path"},
             "model": {"type": "str"},
             "source": {
                 "type": "str",
@@ -398,10 +418,13 @@ def main():
         required_if=[
             ("state", "present", ["model"]),
             ("state", "verified", ["model"]),
+            ("state", "absent", ["below"]),
         ],
         supports_check_mode=True,
     )
     try:
+        if module.params["state"] == "absent":
+            refuse_what_is_not_ours(module)
         places = Places(module.params["directory"])
         if module.params["state"] == "absent":
             changed = absent(places, module.check_mode, module.params["lock_timeout"])

@@ -272,6 +272,8 @@ class DockerEngine:
         self.calls = []  # (method, path) of everything that was asked
         self.lock = threading.RLock()
         self.server = None
+        self.lives = None  # after so many deeds it is as if the play had been killed: no answer, to nobody
+        self.on_death = None
 
     def __enter__(self):
         self.server = _Server(self.path, _Handler)
@@ -436,6 +438,9 @@ class _Handler(BaseHTTPRequestHandler):
         query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
         raw = self._body()
         engine = self.server.engine
+        if engine.lives == 0:
+            self.close_connection = True
+            return
         try:
             with engine.lock:
                 for method, pattern, name in _ROUTES:
@@ -444,6 +449,12 @@ class _Handler(BaseHTTPRequestHandler):
                         words = [unquote(word) for word in match.groups()]
                         engine.calls.append((method, path, self._deed(name, words, query)))
                         status, data = getattr(self, name)(engine, *words, query=query, raw=raw)
+                        if name.startswith("do_") and engine.lives is not None:
+                            engine.lives -= 1
+                            if engine.lives == 0:
+                                engine.on_death()
+                                self.close_connection = True
+                                return
                         break
                 else:
                     raise ApiError(404, f"page not found: {self.command} {path}")

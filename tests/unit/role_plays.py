@@ -120,6 +120,19 @@ class Host:
             marker.write_text(json.dumps({"id": container.id}))
         return container
 
+    def dies(self, modules=None, deeds=None):
+        """The next play is cut off from this host after so many modules, or with so many deeds of its engine."""
+        lives = self.directory / "lives"
+        if modules is not None:
+            lives.write_text(str(modules))
+        self.engine.lives, self.engine.on_death = deeds, lambda: lives.write_text("0")
+        self.variables["ansible_connection"] = "mortal"
+
+    def lives(self):
+        """It is there again."""
+        (self.directory / "lives").unlink(missing_ok=True)
+        self.engine.lives = None
+
     def files(self, below=""):
         """All that lies in the host's directories, as relative paths."""
         top = self.directory / below
@@ -200,6 +213,7 @@ class Stage:
         environment = {
             **os.environ,
             "ANSIBLE_CONFIG": str(config),
+            "ANSIBLE_CONNECTION_PLUGINS": str(ROOT / "tests/tools/connection_plugins"),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_FORCE_COLOR": "0",
             "ANSIBLE_PYTHON_INTERPRETER": localhost,
