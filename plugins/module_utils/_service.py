@@ -168,6 +168,8 @@ SCHEMA = {
     "container": _Key(values.container, {}, "further arguments of community.docker.docker_container, such as shm_size"),
     "api_key": _Key(values.api_key, None, "None: inference_api_key, else one is made; none: open", "api-key"),
     "trust_remote_code": _Key(_boolean, False, "run the model repository's own Python", "trust-remote-code"),
+    "trusted_code": _Key(values.digest, None, "digest of that Python, as you have looked at it; the start says which"),
+    "allow_pickle": _Key(_boolean, False, "load weights that are pickles, which can run code"),
     # where
     "accelerator": _Key(_choice(ACCELERATORS), "cuda", "cuda or cpu"),
     "port": _Key(_integer(1, 65535), None, "None: the first free one from 8000", "port"),

@@ -63,6 +63,7 @@ def word(wanted, pattern=r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", longest=128):
 
 
 version = word("a version such as 0.26.0", r"v?[0-9][A-Za-z0-9.+_-]*", 64)
+digest = word("a digest such as sha256:… (64 hexadecimal digits)", r"sha256:[0-9a-f]{64}", 71)
 method = word("the name of a method, such as awq", r"[A-Za-z0-9_][A-Za-z0-9_.-]*", 64)
 
 

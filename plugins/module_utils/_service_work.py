@@ -23,6 +23,7 @@ import shlex
 from ansible_collections.inferops.gpu_host.plugins.module_utils import (
     _container_secrets,
     _container_state,
+    _model_code,
     _placements,
     _tei_container,
     _vllm_container,
@@ -71,6 +72,7 @@ def questions(plan, services, host, paths, images=None):
         "directories": sorted({paths.config_dir(item["service"]["name"]) for item in work}),
         "images": sorted({item["image"] for item in work}),
         "files": sorted({paths.model(item["service"]) + "/config.json" for item in work}),
+        "models": sorted({paths.model(item["service"]) for item in work}),
     }
 
 
@@ -171,11 +173,17 @@ def decided(
     """
     result = []
     for item in items:
-        item = dict(item, **_decision(item, found, retry_failed, leaving))
+        item = dict(item, **_decision(item, found, retry_failed, leaving), code_refused=_code_refused(item, found))
         if item["action"] == "replace" and strategy == "side_by_side":
             item["candidate"] = _candidate(item, found, plan, host, paths, settings, api_key)
         result.append(item)
     return result
+
+
+def _code_refused(item, found):
+    """Why the model's files must not run here, None when they may; see _model_code."""
+    code = (found.get("code") or {}).get(item["model_dir"])
+    return _model_code.refusal(item["service"], code, item["work"]["plan"].get("engine"), item["model_dir"])
 
 
 def _decision(item, found, retry_failed, leaving):

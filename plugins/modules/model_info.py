@@ -90,6 +90,10 @@ model:
     kv_heads: {description: Key and value heads., type: int}
     max_model_len: {description: The longest context in tokens., type: int}
     files_bytes: {description: "Bytes of all files, where they could be listed.", type: int}
+    loads:
+      description: The files that the engine would load, where they could be listed; at most 20.
+      type: list
+      elements: str
     weights_bytes: {description: "Bytes of the files that are loaded, where they could be listed.", type: int}
     safetensors: {description: "What the headers say, where they could be read.", type: dict}
     assumed: {description: Keys left to the published default of the model type., type: list, elements: str}

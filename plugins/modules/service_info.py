@@ -37,6 +37,11 @@ options:
     type: list
     elements: path
     default: []
+  models:
+    description: Directories of models, in which programs are looked for.
+    type: list
+    elements: path
+    default: []
   metrics:
     description: Whether to read the figures that each running service publishes.
     type: bool
@@ -83,6 +88,16 @@ files:
   description: Which of O(files) are there.
   returned: always
   type: dict
+code:
+  description:
+    - For each directory of O(models) what in it is a program.
+    - C(code) names the files that C(trust_remote_code) can run, and C(digest) is theirs; C(problem) is why they could
+      not be read.
+    - C(pickles) names weights that can run code when they are read, C(spare_pickles) such ones beside safetensors,
+      which no engine reads.
+    - V(none) for a directory that is not there.
+  returned: always
+  type: dict
 proven:
   description: The ids of the containers that were the last to answer, by name, as O(directories) know them.
   returned: always
@@ -105,6 +120,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._container_swap 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._docker_host import LONGEST_ANSWER, DockerHost
 from ansible_collections.inferops.gpu_host.plugins.module_utils._inference_check import ALIVE, Endpoint
 from ansible_collections.inferops.gpu_host.plugins.module_utils._listening import listeners
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model_code import code_of
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
 from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import bounded_json
 
@@ -144,6 +160,7 @@ def main():
             "containers": {"type": "list", "elements": "str", "default": []},
             "images": {"type": "list", "elements": "str", "default": []},
             "files": {"type": "list", "elements": "path", "default": []},
+            "models": {"type": "list", "elements": "path", "default": []},
             "directories": {"type": "list", "elements": "path", "default": []},
             "metrics": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 5},
@@ -167,6 +184,7 @@ def main():
         containers={container["name"]: container for container in found if container},
         images={name: (docker.get("/images/%s/json" % name) or {}).get("Id") for name in params["images"]},
         files={path: os.path.exists(path) for path in params["files"]},
+        code={path: code_of(path) for path in params["models"]},
         listening=listening(docker),
     )
 

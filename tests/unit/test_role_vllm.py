@@ -37,6 +37,10 @@ def test_nothing_is_lost_when_a_change_goes_wrong(stage):
     stage.hosts["refused"].serves({**old, **DIES}, plan({**old, **DIES}), "demo.failed", running=False, proven=False)
     host_with(stage, "foreign", None, service(host="foreign"), serves=False)
     stage.hosts["foreign"].engine.add_container("demo", "vllm/vllm-openai:v0.33.0", running=False)
+    # Its model brings a program that nobody has accepted.
+    code = service(host="code", trust_remote_code=True)
+    before["code"] = host_with(stage, "code", service(host="code", port=code["port"]), code)
+    stage.hosts["code"].model(**{"modeling.py": "import os", "pytorch_model.bin": ""})
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         host_with(stage, "taken", None, service(host="taken", port=port), serves=False)
@@ -46,9 +50,9 @@ def test_nothing_is_lost_when_a_change_goes_wrong(stage):
     for name, container in before.items():
         engine = stage.hosts[name].engine
         assert engine.containers["demo"]["Id"] == container, played.output
-        assert sorted(engine.containers) == ["demo", "demo.failed"], played.output
+        assert sorted(engine.containers) == (["demo"] if name == "code" else ["demo", "demo.failed"]), played.output
         assert engine.running() == ["demo"], name
-    for name in ("refused", "foreign", "taken"):
+    for name in ("refused", "foreign", "taken", "code"):
         assert deeds(stage.hosts[name]) == [], name
     for words in (
         "The previous container is back, and it answers: demo",
@@ -56,6 +60,7 @@ def test_nothing_is_lost_when_a_change_goes_wrong(stage):
         "with exactly this image and these options before, and failed",
         "A container named demo is on foreign already and was not made by this collection",
         f"Port {port} on taken is taken by",
+        "Look at modeling.py in",
     ):
         assert words in played.words
     options = stage.hosts["dies"].directory / "etc/vllm/demo"

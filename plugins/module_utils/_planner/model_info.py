@@ -76,6 +76,9 @@ def parse_json(text, what, limit=LONGEST_JSON):
     return bounded_json(text, what, ModelInfoError, limit, infinite=True)
 
 
+MOST_NAMED = 20  # weights that are named in an answer; what they are called is much the same
+
+
 def weight_files(files):
     """The files that vLLM would load: safetensors, else the older formats; never both, as it does."""
     safetensors = [name for name in files if name.endswith(".safetensors")]
@@ -140,6 +143,7 @@ def describe(config, model="", files=None, hf_quant_config=None, tokenizer_confi
         "max_model_len": spec.max_model_len,
         "parameters": parameters,
         "files": len(files) or None,
+        "loads": sorted(loaded)[:MOST_NAMED] or None,
         "files_bytes": sum(files.values()) or None,
         "weights_bytes": headers["bytes"] if headers else sum(loaded.values()) or None,
         "safetensors": headers,

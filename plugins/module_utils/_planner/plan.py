@@ -158,7 +158,8 @@ def _subjects(services, models, default_version, strict, names):
                 )
         except ConfigError as error:
             problems.append(f"{label}: {error}")
-        problems += [f"{label}: {refusal}" for refusal in refusals.of_service(service, spec, default_version(service))]
+        refused = refusals.of_service(service, spec, default_version(service)) + refusals.of_code(service, info)
+        problems += [f"{label}: {refusal}" for refusal in refused]
     if problems:
         raise PlanError(problems)
     return subjects

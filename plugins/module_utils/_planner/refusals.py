@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 
-from ansible_collections.inferops.gpu_host.plugins.module_utils import _vllm_options
+from ansible_collections.inferops.gpu_host.plugins.module_utils import _model_code, _vllm_options
 from ansible_collections.inferops.gpu_host.plugins.module_utils._versions import engine_version_of
 from ansible_collections.inferops.gpu_host.plugins.module_utils._vllm_option_table import OPTIONS
 
@@ -29,6 +29,20 @@ def of_service(service, spec, engine_version):
     if service["engine"] != "vllm" or service["state"] != "started":
         return []
     return [*_quantization(service), *_length(service, spec), *_options(service, engine_version)]
+
+
+def of_code(service, info):
+    """Programs among the model's files that nobody has accepted, as far as that can be told before they are here.
+
+    info: what model_info said of the model.
+    """
+    if service["state"] != "started":
+        return []
+    return [
+        line
+        for line in (_model_code.unpinned(service), _model_code.refused_pickles(service, info.get("loads")))
+        if line
+    ]
 
 
 def _quantization(service):
