@@ -192,9 +192,12 @@ def main():
     )
     host = DockerHost(module, module.params["user"])
     on_disk = installed_version(module)
-    info = host.get("/info") or {}
+    info, version, traces = host.get("/info") or {}, host.get("/version") or {}, host.traces()
+    said = "" if module.params["user"] else impostor(info, version, traces)
+    if said.startswith("podman"):  # it has containers of its own, and is no engine that could be kept
+        info = {}
     containers = []
-    for entry in host.get("/containers/json") or []:
+    for entry in (host.get("/containers/json") or []) if info else []:
         container = host.get("/containers/%s/json" % entry["Id"])
         if container:  # it may have ended between the two questions
             containers.append(container)
@@ -205,7 +208,7 @@ def main():
         record=recorded(module),
         holdings=host.holdings(root),
         swarm=host.is_swarm_member(info, root),
-        impostor="" if module.params["user"] else impostor(info, host.get("/version") or {}, host.traces()),
+        impostor=said,
         installed=bool(on_disk or info),
         running=bool(info),
         version=info.get("ServerVersion") or on_disk,
