@@ -29,9 +29,10 @@ class Store:
     def __init__(self, module, host):
         self.module = module
         self.host = host
-        self.named = (
-            module.params["path"] or option_value(host.command_line()["argv"], "--config-file") or host.config_file
-        )
+        read_by_engine = option_value(host.command_line()["argv"], "--config-file") or host.config_file
+        self.named = module.params["path"] or read_by_engine
+        # Another file is nothing to this engine: it is not told of it, and need not restart for it.
+        self.is_read_by_engine = os.path.realpath(self.named) == os.path.realpath(read_by_engine)
         self.path = self._follow(self.named)
         self.memory_path = self.named + ".managed"
         self.lock_path = os.path.join(os.path.dirname(self.path), ".%s.lock" % os.path.basename(self.path))

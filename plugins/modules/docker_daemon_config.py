@@ -225,7 +225,7 @@ def merge(module, host, store):
     memory = store.read_memory()
     owner = module.params["owner"]
     start = host.command_line()
-    engine = host.identity()
+    engine = host.identity() if store.is_read_by_engine else ""
     info = (host.get("/info") or {}) if engine else {}
     # What was true before the first change that this run of the engine has not read, or that no run has started with.
     unread = memory["unread"]
@@ -268,7 +268,7 @@ def merge(module, host, store):
     if in_swarm:
         refuse_swarm(module, after, asked, memory["owners"], store.path)
     wanted_root = docker_engine.data_root(after, start["argv"], host.default_data_root)
-    if not docker_engine.same_root(root, wanted_root):
+    if store.is_read_by_engine and not docker_engine.same_root(root, wanted_root):
         refuse_abandoned_data(module, root, wanted_root, host.holdings(root))
 
     unread_keys = daemon_json.changed_keys(base_config, after) if engine else []
@@ -336,7 +336,7 @@ def nothing_to_do(_module, host, store):
         "changed_keys": [],
         "unread_keys": [],
         "restart_required": False,
-        "running": bool(host.identity()),
+        "running": bool(host.identity()) and store.is_read_by_engine,
         "reloaded": False,
         "validated": False,
         "file": store.path,

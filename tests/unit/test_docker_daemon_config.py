@@ -63,7 +63,7 @@ class FakeHost:
         self.argv = ["dockerd", "-H", "fd://"]
         self.uid = self.gid = os.geteuid()
         self.hung_up = 0
-        self.path = path
+        self.path = self.config_file = path
         self.default_data_root = str(root)
         self.said = {}
         self.held = {}
@@ -303,6 +303,11 @@ def test_a_key_that_goes_is_forgotten_by_a_restart_alone(host, path):
     merge(host, path, {"registry-mirrors": ["https://m"]})
     gone = merge(host, path, {})
     assert (gone["restart_required"], gone["unread_keys"]) == (True, ["registry-mirrors"])
+
+
+def test_a_file_that_the_engine_does_not_read_is_nothing_to_it(host, path, tmp_path):
+    result = merge(host, tmp_path / "other.json", {"debug": True, "log-driver": "local"})
+    assert (result["changed"], result["reloaded"], result["restart_required"], host.hung_up) == (True, False, False, 0)
 
 
 # --- what others wrote -----------------------------------------------------------------------------------------------
