@@ -173,6 +173,7 @@ def variables(directory, port):
         name="demo",
         port=port,
         hub="generated",
+        bind_address="127.0.0.1",
         api_key=planted("service-api_key"),
         env={"HF_TOKEN": planted("service-env"), "HTTPS_PROXY": address("service-env-proxy")},
         options={"hf-token": planted("service-options"), "max-num-seqs": 4},
