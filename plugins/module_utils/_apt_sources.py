@@ -26,7 +26,10 @@ def is_read_by_apt(name):
 
 def repository(uri, suite, architecture):
     """A name for the repository, one for all ways to write it: scheme, user, slashes, port, $(ARCH), flat suites."""
-    parts = urlsplit(uri.replace("$(ARCH)", architecture).rstrip("/"))
+    try:
+        parts = urlsplit(uri.replace("$(ARCH)", architecture).rstrip("/"))
+    except ValueError:  # nothing that apt could use either
+        return "%s %s" % (uri, suite)
     try:
         port = parts.port
     except ValueError:

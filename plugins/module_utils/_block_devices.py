@@ -9,7 +9,6 @@ One that could not be read is never taken for an empty one.
 
 from __future__ import annotations
 
-import json
 import re
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils._device_samples import first_data, is_given_up
@@ -20,6 +19,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._disk_declaratio
 )
 from ansible_collections.inferops.gpu_host.plugins.module_utils._fstab import unescape
 from ansible_collections.inferops.gpu_host.plugins.module_utils._units import MIB, format_bytes
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import bounded_json, printable, whole_number
 
 MOUNTABLE = ("xfs", "ext2", "ext3", "ext4", "btrfs", "f2fs")
 FILESYSTEMS = (*MOUNTABLE, "vfat", "exfat", "ntfs", "iso9660", "udf", "jfs", "reiserfs", "bcachefs", "ocfs2", "gfs2")
@@ -43,24 +43,48 @@ WORDS = {
 # Parsers of what the system's own tools say
 
 
+class OutputError(ValueError):
+    """A tool of the system said something that cannot be read: nothing is known of the disks then."""
+
+
+def _told(tool, node, *keys):
+    """The node, when it is an object that has these keys."""
+    if not isinstance(node, dict) or any(key not in node for key in keys):
+        raise OutputError("%s does not tell %s of a device" % (tool, ", ".join(keys)))
+    return node
+
+
+def _text(node, key):
+    return str(node.get(key) or "").strip()
+
+
+def _number(tool, text):
+    number = whole_number(str(text), 1 << 63)
+    if number is None:
+        raise OutputError("%s says %s where a number belongs" % (tool, printable(repr(text), 80)))
+    return number
+
+
 def parse_lsblk(text):
     """`lsblk --json --bytes --paths` → devices by path, each with the paths above and below it."""
     devices = {}
 
     def visit(node, parent):
-        path = node["name"]
+        path = _text(_told("lsblk", node, "name", "kname", "type", "size", "ro", "maj:min"), "name")
+        if not path.startswith("/"):
+            raise OutputError("lsblk names a device %s" % printable(repr(path), 80))
         device = devices.setdefault(
             path,
             {
                 "path": path,
-                "kname": node["kname"],
-                "type": node["type"],
-                "size": int(node["size"] or 0),
+                "kname": _text(node, "kname"),
+                "type": _text(node, "type"),
+                "size": _number("lsblk", node["size"] or 0),
                 "read_only": str(node["ro"]).lower() in ("1", "true"),
-                "number": node["maj:min"].strip(),
-                "serial": (node.get("serial") or "").strip(),
-                "model": (node.get("model") or "").strip(),
-                "wwn": (node.get("wwn") or "").strip(),
+                "number": _text(node, "maj:min"),
+                "serial": _text(node, "serial"),
+                "model": _text(node, "model"),
+                "wwn": _text(node, "wwn"),
                 "parents": [],
                 "children": [],
             },
@@ -68,20 +92,29 @@ def parse_lsblk(text):
         if parent and parent not in device["parents"]:
             device["parents"].append(parent)
             devices[parent]["children"].append(path)
-        for child in node.get("children", []):
+        for child in _list("lsblk", node.get("children") or []):
             visit(child, path)
 
-    for node in json.loads(text)["blockdevices"]:
+    told = bounded_json(text, "the output of lsblk", OutputError)
+    for node in _list("lsblk", _told("lsblk", told, "blockdevices")["blockdevices"]):
         visit(node, None)
     return devices
+
+
+def _list(tool, value):
+    if not isinstance(value, list):
+        raise OutputError("%s says %s where a list belongs" % (tool, printable(repr(value), 80)))
+    return value
 
 
 def parse_wipefs(text):
     """`wipefs --no-act --json` → the distinct signatures. The protective MBR is part of its gpt."""
     signatures = []
-    for found in json.loads(text)["signatures"] if text.strip() else []:
-        kind = "gpt" if found["type"] == "PMBR" else found["type"] or DATA
-        signature = {"type": kind, "label": found["label"] or "", "uuid": found["uuid"] or ""}
+    told = bounded_json(text, "the output of wipefs", OutputError) if text.strip() else {"signatures": []}
+    for found in _list("wipefs", _told("wipefs", told, "signatures")["signatures"]):
+        kind = _text(_told("wipefs", found, "type"), "type")
+        kind = "gpt" if kind == "PMBR" else kind or DATA
+        signature = {"type": kind, "label": str(found.get("label") or ""), "uuid": str(found.get("uuid") or "")}
         if signature not in signatures:
             signatures.append(signature)
     return signatures
@@ -91,12 +124,12 @@ def parse_partx(text):
     """`partx --pairs --bytes --output NR,START,SECTORS,NAME,UUID` → the partitions the table on the disk describes."""
     partitions = []
     for line in text.splitlines():
-        fields = dict(re.findall(r'(\w+)="([^"]*)"', line))
+        fields = _told("partx", dict(re.findall(r'(\w{1,40})="([^"]*)"', line)), "NR", "START", "SECTORS")
         partitions.append(
             {
-                "number": int(fields["NR"]),
-                "start": int(fields["START"]) * 512,
-                "size": int(fields["SECTORS"]) * 512,
+                "number": _number("partx", fields["NR"]),
+                "start": _number("partx", fields["START"]) * 512,
+                "size": _number("partx", fields["SECTORS"]) * 512,
                 "name": fields.get("NAME", ""),
                 "uuid": fields.get("UUID", ""),
             }
@@ -110,6 +143,8 @@ def parse_mountinfo(text):
     for line in text.splitlines():
         fields, _separator, rest = line.partition(" - ")
         fields, rest = fields.split(), rest.split()
+        if len(fields) < 5 or len(rest) < 2:
+            raise OutputError("/proc/self/mountinfo has the line %s" % printable(repr(line), 120))
         target, source = unescape(fields[4]), unescape(rest[1])
         mounts.append(
             {"number": fields[2], "root": fields[3], "target": target, "source": source, "filesystem": rest[0]}

@@ -14,6 +14,7 @@ import re
 from json.decoder import scanstring
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _redaction
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import printable
 
 # What dockerd takes over on SIGHUP; a change of anything else needs a restart. Authorization plugins are missing on
 # purpose: a wrong one ends the engine on SIGHUP, and only a restart is watched and taken back.
@@ -131,7 +132,7 @@ def _explain(text, error):
     else:
         reason = error.msg
     line = _line(text, position)
-    return "line %d: %s: %s" % (line, reason, text.split("\n")[line - 1].strip())
+    return "line %d: %s: %s" % (line, reason, printable(text.split("\n")[line - 1].strip(), 200))
 
 
 def _refuse_duplicates(text, start):

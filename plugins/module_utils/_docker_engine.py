@@ -51,12 +51,15 @@ _FATAL_PHRASES = (
 )
 
 
+_LONGEST_LINE = 4096  # what a shell's words are taken from, which takes its time
+
+
 def environment(text):
     """The assignments of an environment file (/etc/default/docker and the like) as a dict."""
     found = {}
     for line in text.splitlines():
-        match = re.match(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)$", line)
-        if match:
+        match = re.match(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)$", line[:_LONGEST_LINE])
+        if match and len(line) < _LONGEST_LINE:
             try:
                 found[match.group(1)] = " ".join(shlex.split(match.group(2), comments=True))
             except ValueError:  # an unbalanced quote: systemd skips such a line too

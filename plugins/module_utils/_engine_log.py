@@ -6,7 +6,8 @@
 The patterns were read from vLLM's sources from 0.6.4 to 0.33 and tried on real logs in tests/captured.
 
 A log holds what users, models and engines put into it, so the time to read it must grow no faster than its length: its
-last MOST_READ characters count, a line is cut at LONGEST_LINE, and no part of a pattern repeats without end.
+last MOST_READ characters and MOST_LINES lines count, a line is cut at LONGEST_LINE, and no part of a pattern repeats
+without end.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._units import GI
 from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import printable
 
 MOST_READ = 2 * MIB  # a start writes some 100 KiB, 5,000 lines of a busy engine one MiB
+MOST_LINES = 20_000
 LONGEST_LINE = 4000
 _REPETITION = re.compile(r"\\d\+|\\.|\[(?:\\.|[^\]\\])*\]|[*+]")
 _FEW = {"*": "{0,300}", "+": "{1,300}", r"\d+": r"\d{1,15}"}
@@ -401,7 +403,7 @@ def _transport(run):
 def _runs(text):
     """The log as [(process, level, line)], one list for each start: Docker keeps the log over restarts."""
     runs, has_left_the_start = [[]], False
-    for raw in re.split(r"[\r\n]+", text[-MOST_READ:]):
+    for raw in re.split(r"[\r\n]+", text[-MOST_READ:])[-MOST_LINES:]:
         match = _PREFIX.match(raw)
         line = raw[match.end() : match.end() + LONGEST_LINE]
         if _START.search(line) and has_left_the_start:

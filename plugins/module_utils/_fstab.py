@@ -14,7 +14,7 @@ from ansible_collections.inferops.gpu_host.plugins.module_utils._disk_declaratio
 
 FIELDS = ("spec", "target", "filesystem", "options", "dump", "passno")
 LINKS = {"by-uuid": "UUID", "by-label": "LABEL", "by-partuuid": "PARTUUID", "by-partlabel": "PARTLABEL", "by-id": "ID"}
-UNIT_DEVICE = re.compile(r"^\s*What\s*=\s*(.+?)\s*$", re.M)
+UNIT_DEVICE = re.compile(r"^[ \t]*What[ \t]*=(.+)$", re.M)
 KERNEL_DEVICE = re.compile(r"(?:^|\s)(?:root|resume|usr|rootflags=device|rd\.luks\.uuid|rd\.md\.uuid)=(\S+)")
 
 
@@ -50,7 +50,7 @@ def parse_crypttab(text, file="/etc/crypttab"):
 
 def parse_unit(text, file):
     """A .mount or .swap unit that somebody wrote."""
-    return [_line(file, 0, found.group(0), found.group(1)) for found in UNIT_DEVICE.finditer(text)]
+    return [_line(file, 0, found.group(0), found.group(1).strip()) for found in UNIT_DEVICE.finditer(text)]
 
 
 def parse_mdadm(text, file):

@@ -154,7 +154,8 @@ def parse(text):
     try:
         manifest = bounded_json(text, "it", ManifestError, LONGEST_LIST)
         if manifest["format"] != FORMAT:
-            raise ManifestError(f"its format is {manifest['format']}, this version reads format {FORMAT}")
+            found = printable(manifest["format"], 40)
+            raise ManifestError(f"its format is {found}, this version reads format {FORMAT}")
         if content_digest(entries_of(manifest)) != manifest["content_digest"]:
             raise ManifestError("its file list does not match its own content_digest")
         for key in ("model", "source", "time"):

@@ -56,7 +56,7 @@ def parse_interfaces(text):
                 "name": link["ifname"],
                 "kind": kind,
                 "up": {"UP", "LOWER_UP"} <= flags,
-                "mtu": link.get("mtu"),
+                "mtu": link["mtu"] if isinstance(link.get("mtu"), int) else None,
                 "addresses": [
                     f"{entry['local']}/{entry['prefixlen']}"
                     for entry in _list(link, "addr_info")

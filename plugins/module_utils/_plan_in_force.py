@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _service_keys
+from ansible_collections.inferops.gpu_host.plugins.module_utils._plan_shape import fault
 from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import UntrustedError, bounded_json
 
 # What later runs go by; the reasons for it are the plan's alone.
@@ -50,7 +51,10 @@ def read(text):
     try:
         data = bounded_json(text, "plan.json")
         if isinstance(data, list):
+            _check(data)
             data = {"serial": 0, "hosts": {host: _section(0, data, host) for host in _hosts(data)}}
+        for section in data["hosts"].values():
+            _check(section["services"])
         serial = int(data["serial"])
         sections = {
             str(host): _section(int(section["serial"]), section["services"], host)
@@ -62,6 +66,12 @@ def read(text):
             "Move the file away, and plan all hosts again"
         ) from error
     return {"serial": serial, "hosts": sections}
+
+
+def _check(services):
+    wrong = fault(services)
+    if wrong:
+        raise ValueError(wrong)
 
 
 def merged(files):

@@ -436,12 +436,12 @@ def main():
     module.run_command_environ_update = {"LC_ALL": "C"}
     host, params = Host(module), module.params
     asked = params["devices"]
-    devices = host.devices([disk["device"] for disk in params["disks"] if disk["device"]] + asked)
     try:
+        devices = host.devices([disk["device"] for disk in params["disks"] if disk["device"]] + asked)
         described = [
             block.find_device(devices, {"device": name} if name.startswith("/") else {"serial": name}) for name in asked
         ]
-    except block.DeclarationError as problem:
+    except (block.DeclarationError, block.OutputError) as problem:
         module.fail_json(msg=str(problem))
     fstab, lines = device_lines(module)
     mountpoints = [one["mountpoint"] for disk in params["disks"] for one in disk["partitions"] or [disk]]

@@ -101,14 +101,14 @@ import time
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _micromamba as micromamba
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _pip_index
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import UntrustedError, read_json
 
 
 def last_spec(prefix):
     """The declaration that was carried out last, None when there is no environment."""
     try:
-        with open(os.path.join(prefix, "conda-meta", micromamba.SPEC_NAME), encoding="utf-8") as handle:
-            return json.load(handle)
-    except (OSError, ValueError):
+        return read_json(os.path.join(prefix, "conda-meta", micromamba.SPEC_NAME))
+    except UntrustedError:
         return {} if os.path.isdir(os.path.join(prefix, "conda-meta")) else None
 
 

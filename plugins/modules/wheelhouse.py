@@ -105,6 +105,7 @@ import zipfile
 
 from ansible_collections.inferops.gpu_host.plugins.module_utils import _pip_index, _wheelhouse
 from ansible_collections.inferops.gpu_host.plugins.module_utils._redacting_module import RedactingModule
+from ansible_collections.inferops.gpu_host.plugins.module_utils._untrusted import UntrustedError, read_json
 
 STATE = "request.json"
 
@@ -112,9 +113,8 @@ STATE = "request.json"
 def recorded(dest):
     """What an earlier run left in dest: {digest, wheels: {name: size}}, or an empty record."""
     try:
-        with open(os.path.join(dest, STATE)) as handle:
-            return json.load(handle)
-    except (OSError, ValueError):
+        return read_json(os.path.join(dest, STATE))
+    except UntrustedError:
         return {"digest": None, "wheels": {}}
 
 

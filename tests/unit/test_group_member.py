@@ -117,6 +117,19 @@ def test_strangers_do_not_disturb(pair):
     assert pair[0].process.poll() is None and pair[1].process.poll() is None
 
 
+@pytest.mark.parametrize(
+    "words", [b"demo t \xc2\xb2\n", b"demo t 99\n", b"demo t 0\n", b"demo t -1\n", b"demo \xff 1\n", b"\n"]
+)
+def test_a_rank_that_does_not_exist_does_not_disturb(pair, words):
+    port = int(pair[0].process.args[pair[0].process.args.index("--port") + 1])
+    with socket.create_connection(("127.0.0.1", port)) as stranger:
+        stranger.sendall(words)
+        with contextlib.suppress(ConnectionResetError):
+            while stranger.recv(100):
+                pass
+    assert pair[0].process.poll() is None and pair[1].process.poll() is None
+
+
 def test_asked_to_stop_it_lets_the_command_end(start):
     says = "import signal, time; signal.signal(15, lambda *_: exit(0)); print('serving', flush=True); time.sleep(60)"
     head, worker = start(0, command=[sys.executable, "-c", says]), start(1)

@@ -206,6 +206,30 @@ def test_gpu_injection(docker, injection, driver):
     assert ("NVIDIA_VISIBLE_DEVICES" in args["env"]) == (driver == "cdi")
 
 
+TWO = "GPU 0: NVIDIA H200 (UUID: GPU-a1)\nGPU 1: NVIDIA H200 (UUID: GPU-b2)\n"
+CUT = "GPU 0: NVIDIA A100 (UUID: GPU-a1)\n  MIG 1g.10gb     Device  0: (UUID: MIG-1)\n"
+
+
+@pytest.mark.parametrize(
+    ("docker", "injection", "listing", "options"),
+    [
+        ("26.1.5", "auto", TWO, ['--gpus="device=GPU-a1,GPU-b2",driver=nvidia']),
+        ("29.2.0", "nvidia", TWO, ['--gpus="device=GPU-a1,GPU-b2",driver=nvidia']),
+        (
+            "29.2.0",
+            "auto",
+            TWO,
+            ["--device=nvidia.com/gpu=GPU-a1", "--device=nvidia.com/gpu=GPU-b2", "--env=NVIDIA_VISIBLE_DEVICES=void"],
+        ),
+        ("29.2.0", "auto", CUT, ["--device=nvidia.com/gpu=all", "--env=NVIDIA_VISIBLE_DEVICES=void"]),
+        ("26.1.5", "auto", "", ['--gpus="device=all",driver=nvidia']),
+        ("26.1.5", "auto", "(UUID: GPU-1 --privileged)", ['--gpus="device=all",driver=nvidia']),
+    ],
+)
+def test_the_proof_asks_for_gpus_as_services_do(docker, injection, listing, options):
+    assert _vllm_container.gpu_run_options(listing, docker, injection) == options
+
+
 def test_operator_has_the_last_word_on_the_container():
     declared = {
         "name": "m",

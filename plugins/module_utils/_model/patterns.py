@@ -28,7 +28,7 @@ def pattern_refusal(patterns):
             again = re.search(r"\\[1-9]|\(\?P=", pattern)  # what was found before
             expression = re.sub(r"\\.|\[(?:\\.|[^\]\\])*\]", "x", pattern[3:][: LONGEST_EXPRESSION + 1])
             repetitions = len(re.findall(r"[*+{]", expression))
-            if again or len(expression) > LONGEST_EXPRESSION or re.search(r"\)[*+{]", expression):
+            if again or len(expression) > LONGEST_EXPRESSION or re.search(r"\)[*+{]|\{\d*,?\d{3}", expression):
                 return pattern, f"a regular expression of at most {LONGEST_EXPRESSION} characters that repeats no group"
             try:
                 re.compile(pattern[3:])

@@ -48,11 +48,11 @@ def keep_alive(connection):
 
 
 def read_line(connection):
-    """A short line, or '' when the other side closed or said nothing for 5 seconds."""
-    connection.settimeout(5)
-    line = b""
+    """A short line, or '' when the other side closed or did not finish it within 5 seconds."""
+    deadline, line = time.monotonic() + 5, b""
     with contextlib.suppress(OSError):
         while not line.endswith(b"\n") and len(line) < 500:
+            connection.settimeout(max(0.001, deadline - time.monotonic()))
             byte = connection.recv(1)
             if not byte:
                 return ""
@@ -102,7 +102,8 @@ class Head:
         """The rank of a newcomer, or None for one that does not belong here."""
         connection, address = self.listener.accept()
         words = read_line(connection).split()
-        if len(words) != 3 or words[0] != self.options.name or not words[2].isdigit():
+        ranks = [str(rank) for rank in range(1, len(self.options.members))]
+        if len(words) != 3 or words[0] != self.options.name or words[2] not in ranks:
             connection.close()
             return None
         rank = int(words[2])
