@@ -63,9 +63,9 @@ def test_a_coming_partition_is_cleared_and_nothing_else(disk, capsys):
 
 
 def test_check_mode_writes_nothing(disk, capsys):
-    before = at(disk, 0, 100 * MIB)
+    before = at(disk, 0, 10 * MIB)
     assert run(disk, capsys, _ansible_check_mode=True)["changed"]
-    assert at(disk, 0, 100 * MIB) == before and list(disk.parent.iterdir()) == [disk]
+    assert at(disk, 0, 10 * MIB) == before and list(disk.parent.iterdir()) == [disk]
 
 
 def test_nothing_is_cleared_that_cannot_be_kept(disk, capsys):
