@@ -24,7 +24,7 @@ def test_fstab_knows_filesystems_by_uuid_and_lets_the_host_boot_without_them(hos
     }
     assert set(lines) >= set(MOUNTS)
     assert lines["/data"][3:] == [
-        "noatime,nofail,x-systemd.device-timeout=10s,"
+        "noatime,nofail,x-systemd.device-timeout=30s,"
         "x-systemd.before=docker.service,x-systemd.before=containerd.service",
         "0",
         "0",
