@@ -227,7 +227,11 @@ class Stage:
     def play(self, *plays, arguments=(), **variables):
         """Runs plays (see role, playbook; a list of tasks is one on all hosts) with these variables."""
         done = subprocess.run(
-            **self.command(*plays, arguments=arguments, **variables), capture_output=True, text=True, check=False
+            **self.command(*plays, arguments=arguments, **variables),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=400,  # a wait without an end is a failure, too
         )
         return Played(done)
 
