@@ -48,17 +48,17 @@ class _Stanza:
 
     def __init__(self, lines):
         self.lines = lines
-        self.fields = {}
-        name = ""
+        parts, name = {}, ""
         for line in lines:
             if line.startswith("#") or not line.strip():
                 continue
             if line[0] in " \t":
-                self.fields[name] = self.fields.get(name, "") + " " + line.strip()
+                parts.setdefault(name, []).append(line.strip())
             else:
                 name, _colon, value = line.partition(":")
                 name = name.strip().lower()
-                self.fields[name] = value.strip()
+                parts[name] = [value.strip()]
+        self.fields = {name: " ".join(words) for name, words in parts.items()}
 
     def words(self, name):
         return self.fields.get(name, "").split()
