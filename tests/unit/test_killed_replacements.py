@@ -12,7 +12,7 @@ import pytest
 from role_plays import plan, service
 
 pytestmark = pytest.mark.slow
-DEEDS = {"in_place": 9, "side_by_side": 13, "dies": 9, "removed": 3}
+DEEDS = {"in_place": 9, "dies": 9, "removed": 3}
 MODULES = 18  # of a whole replacement; the last ones are not reached
 
 
@@ -23,8 +23,6 @@ def prepared(stage, case, name, **moment):
     host = stage.host(name, inference_plan=plan(old), inference_services=[new], vllm_report_dir="")
     host.engine.add_image("vllm/vllm-openai:v0.32.0", serves=True)
     host.old, host.before = old, host.serves(old, plan(old)).id
-    if case == "side_by_side":
-        host.variables["vllm_update_strategy"] = case
     if case == "removed":
         host.variables.update(inference_services=[{**old, "state": "absent"}], inference_plan={})
     host.dies(**moment)
@@ -62,7 +60,7 @@ def test_the_old_or_the_new_service_answers_in_the_end(stage, case):
     left = {key: list(group) for key, group in itertools.groupby(hosts, state)}
     stage.hosts, others = {group[0].name: group[0] for group in left.values()}, stage.hosts
     try:
-        assert len(stage.hosts) >= {"in_place": 7, "side_by_side": 5, "dies": 5, "removed": 1}[case]
+        assert len(stage.hosts) >= {"in_place": 7, "dies": 5, "removed": 1}[case]
         for host in stage.hosts.values():
             host.lives()
         # Every second operator has gone back to the old service meanwhile.
@@ -84,7 +82,7 @@ def test_the_old_or_the_new_service_answers_in_the_end(stage, case):
                 if "image" in wanted:
                     assert containers["demo"]["Config"]["Image"] == wanted["image"], (state(host), again.output)
                 assert set(containers) <= {"demo", "demo.failed"}, (state(host), again.output)
-        if case in ("in_place", "side_by_side"):
+        if case == "in_place":
             assert again.ok, again.output
             third = stage.play(stage.role("vllm"))
             assert third.ok and third.changed() == 0, third.output
