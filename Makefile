@@ -27,6 +27,12 @@ test-fast: ## everything but molecule and the slow tests; under two minutes
 	@scripts/bootstrap dev
 	@tests/bin/run-tests fast
 
+.PHONY: docs
+docs: ## write the pages that are made from the code: README.md of each role, the examples of docs/planning.md
+	@scripts/bootstrap dev
+	@$(VENV)/bin/python tests/tools/role_pages.py --write
+	@$(VENV)/bin/python tests/tools/planning_examples.py --write
+
 .PHONY: accuracy
 accuracy: ## predicted against measured memory (RUNS=FILE JSON=OUT)
 	@scripts/bootstrap run

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+
+import role_pages
 
 ROLES = sorted(path for path in (Path(__file__).resolve().parents[2] / "roles").iterdir() if path.is_dir())
 IDS = [role.name for role in ROLES]
@@ -45,6 +50,11 @@ def test_every_default_is_documented_with_its_value(role):
             assert "default" not in options[name], name
         else:
             assert folded(options[name].get("default")) == folded(value), name
+
+
+@pytest.mark.parametrize("role", ROLES, ids=IDS)
+def test_its_page_says_what_its_specification_says(role):
+    assert (role / "README.md").read_text() == role_pages.page(role), "run `make docs`"
 
 
 @pytest.mark.parametrize("role", ROLES, ids=IDS)
