@@ -70,12 +70,12 @@ def handlers(patience, seconds, context=None):
     secure = _connection(http.client.HTTPSConnection, patience, seconds)
 
     class Plain(urllib.request.HTTPHandler):
-        def http_open(self, request):
-            return self.do_open(plain, request)
+        def http_open(self, req):
+            return self.do_open(plain, req)
 
     class Secure(urllib.request.HTTPSHandler):
-        def https_open(self, request):
-            return self.do_open(secure, request, context=context)
+        def https_open(self, req):
+            return self.do_open(secure, req, context=context)
 
     return [Plain(), Secure(context=context)]
 

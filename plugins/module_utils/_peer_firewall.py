@@ -105,19 +105,19 @@ def ruleset(records, dynamic, left_open=()):
 table {family} {table}
 delete table {family} {table}
 table {family} {table} {{
-	chain input {{
-		type filter hook input priority -10; policy accept;
-		iifname "lo" accept
-		ct state established,related accept
-		{accepted}
-		tcp dport {{ {closed} }} counter drop comment "{digest}"
-	}}
-	chain forward {{
-		type filter hook forward priority -10; policy accept;
-		ct state established,related accept
-		{published}
-		ct status dnat meta l4proto tcp ct original proto-dst {{ {own} }} counter drop
-	}}
+\tchain input {{
+\t\ttype filter hook input priority -10; policy accept;
+\t\tiifname "lo" accept
+\t\tct state established,related accept
+\t\t{accepted}
+\t\ttcp dport {{ {closed} }} counter drop comment "{digest}"
+\t}}
+\tchain forward {{
+\t\ttype filter hook forward priority -10; policy accept;
+\t\tct state established,related accept
+\t\t{published}
+\t\tct status dnat meta l4proto tcp ct original proto-dst {{ {own} }} counter drop
+\t}}
 }}
 """.replace("{family}", FAMILY).replace("{table}", TABLE)
     parts = {

@@ -40,7 +40,6 @@ attributes:
     support: none
 extends_documentation_fragment:
   - inferops.gpu_host.attributes
-  - inferops.gpu_host.requirements
 """
 
 EXAMPLES = r"""
