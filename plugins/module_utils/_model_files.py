@@ -88,7 +88,7 @@ def _locate(directory, path):
     root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         real = os.path.realpath(directory)
-        for dummy in range(_MOST_HOPS):
+        for _hop in range(_MOST_HOPS):
             try:
                 return _descend(root, path)
             except _Link as link:

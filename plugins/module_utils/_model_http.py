@@ -42,7 +42,7 @@ def request(url, token=None, method="GET", size=0, **headers):
     A redirect is followed to http and https only, never from https to http, and without the token when it leads to
     another host.
     """
-    for dummy in range(_MOST_REDIRECTS + 1):
+    for _hop in range(_MOST_REDIRECTS + 1):
         given = {"User-Agent": "inferops.gpu_host", "Accept-Encoding": "identity", **headers}
         if token:
             given["Authorization"] = f"Bearer {token}"
