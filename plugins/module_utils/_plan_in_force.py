@@ -124,6 +124,14 @@ def text_of(force):
     return json.dumps(force, indent=4, sort_keys=True, ensure_ascii=False) + "\n"
 
 
+def _wanted_hosts(service):
+    """The hosts that a declared service names, None where what was declared makes no sense."""
+    wanted = (service.get("hosts") or service.get("host") or []) if isinstance(service, dict) else None
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    sound = isinstance(wanted, (list, tuple)) and all(isinstance(name, str) for name in wanted)
+    return list(wanted) if sound and isinstance(service.get("name"), str) else None
+
+
 def around(declared, force, hosts, inventory):
     """What can be planned when not all hosts were looked at: {services, hosts, left}.
 
@@ -134,8 +142,10 @@ def around(declared, force, hosts, inventory):
     running = {entry["name"]: entry for entry in services(force)}
     planned, left = [], []
     for service in declared:
-        wanted = service.get("hosts") or service.get("host") or []
-        wanted = [wanted] if isinstance(wanted, str) else list(wanted)
+        wanted = _wanted_hosts(service)
+        if wanted is None:
+            planned.append(service)  # the planner says what is wrong with it
+            continue
         entry = running.get(service.get("name"))
         theirs = sorted(set(_hosts([entry])) & away) if entry else []
         if theirs or (wanted and set(wanted) <= away):

@@ -150,3 +150,10 @@ def test_services_for_hosts_that_are_away_wait():
 def test_what_is_kept_is_enough_to_make_the_same_containers():
     declared = service()
     assert services(kept(NOTHING, plan(declared)["services"], ["gpu1"], ["demo"], ["gpu1"])) == entries(plan(declared))
+
+
+@pytest.mark.parametrize(
+    "odd", ["Qwen/Qwen3-8B", None, 7, {"model": "m"}, {"name": ["a"]}, {"name": "a", "hosts": {"h": 1}}]
+)
+def test_a_declaration_that_makes_no_sense_is_left_to_the_planner(odd):
+    assert around([odd], NOTHING, [{"name": "h"}], ["h", "away"])["services"] == [odd]

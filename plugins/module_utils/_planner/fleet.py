@@ -9,6 +9,7 @@ A host's `gpus` may be written as a name (`H20-96GB`), as `{model: H20-96GB, cou
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import namedtuple
 
@@ -23,6 +24,10 @@ _LINK_RANK = {"NV": 0, "PIX": 1, "PXB": 2, "PHB": 3, "NODE": 4, "SYS": 5}
 # Equal GPUs are planned alike: name, usable bytes, compute capability, GB/s of memory, GB/s of NVLink (0: none) and
 # how many GPUs it joins, GB/s of PCIe, 16-bit TFLOPs.
 Kind = namedtuple("Kind", "name total capability bandwidth nvlink span pcie tflops")
+
+
+# What an operator may say of GPUs that nobody has looked at.
+DECLARED = ("model", "name", "count", "index", "uuid", "memory", "memory_free", "compute_capability")
 
 
 class FleetError(ValueError):
@@ -117,6 +122,12 @@ def _expand(host, entry):
         entry = {"model": entry}
     if not isinstance(entry, dict):
         raise FleetError(f"host {host}: gpus holds {entry!r}, wanted a name such as H20-96GB or a mapping")
+    if "memory_total" not in entry:  # declared, not found
+        for key in entry:
+            if key not in DECLARED:
+                near = difflib.get_close_matches(str(key), DECLARED, n=1)
+                meant = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(DECLARED)}"
+                raise FleetError(f"host {host}: inference_gpus: unknown key {key!r}, {meant}")
     count = entry.get("count", 1)
     if isinstance(count, str) and count.isdigit():
         count = int(count)

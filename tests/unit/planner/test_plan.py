@@ -428,3 +428,8 @@ def test_whole_experts_where_slices_do_not_fit_the_blocks():
 def test_what_is_planned_for_is_the_version_that_will_run(declared, arguments, profile):
     planned = plan([service(**declared)], hosts("H100-80GB", 1), **arguments)
     assert profile in planned["services"][0]["estimate"]["profile"]
+
+
+def test_a_mistyped_key_of_a_declared_gpu_is_named():
+    with pytest.raises(FleetError, match="host h: inference_gpus: unknown key 'modle', did you mean 'model'"):
+        plan([service()], [{"name": "h", "gpus": {"modle": "H100", "count": 2}}])
