@@ -74,3 +74,10 @@ def test_internal_variables_carry_the_name_of_the_role_too(role):
 def test_the_skeleton_is_whole(role):
     for path in ("defaults/main.yml", "meta/main.yml", "meta/argument_specs.yml", "tasks/main.yml"):
         assert (role / path).is_file(), path
+
+
+@pytest.mark.parametrize("role", ROLES, ids=IDS)
+def test_templates_refer_to_groups_with_one_backslash(role):
+    """Ansible doubles the backslashes of a template's strings: with two of them the result holds a literal \\1."""
+    for path in sorted(role.rglob("*.yml")):
+        assert not re.search(r"'[^'\n]*\\\\\d", path.read_text()), path
