@@ -9,8 +9,6 @@ A trait is a value, or the name of the configuration's key that decides (`"atten
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 # The common shape is Llama's.
 DEFAULTS = {
     "kind": None,  # None: told from the architecture's name
@@ -434,7 +432,6 @@ def resolve_traits(architecture, config):
     return traits
 
 
-@lru_cache(maxsize=256)
 def traits_of(spec):
     """The traits of a parsed model."""
-    return resolve_traits(spec.architecture, spec.config)
+    return spec.traits

@@ -16,6 +16,7 @@ from typing import Mapping, Optional, Tuple
 from ansible_collections.inferops.gpu_host.plugins.module_utils._layers.attention import AttentionSpec
 from ansible_collections.inferops.gpu_host.plugins.module_utils._layers.experts import MoeSpec
 from ansible_collections.inferops.gpu_host.plugins.module_utils._layers.state import StateSpec
+from ansible_collections.inferops.gpu_host.plugins.module_utils._model.architectures import resolve_traits
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,12 @@ class ModelSpec:
     def __hash__(self):
         # What is remembered per model would otherwise cost more to look up than to compute: all layers are hashed.
         return hash((self.architecture, self.hidden_size, self.vocab_size, len(self.layers), self.max_model_len))
+
+    @cached_property
+    def traits(self):
+        """What its architecture and its own keys say of its modules. Of this very spec: equal ones can differ in keys
+        that are no field."""
+        return resolve_traits(self.architecture, self.config)
 
     @property
     def num_layers(self):

@@ -109,3 +109,12 @@ def test_every_model_can_be_weighed(name):
 
 
 GENERIC = ("MiMoV2FlashForCausalLM", "BloomForCausalLM")  # estimated as a decoder of Llama's shape
+
+
+def test_models_that_differ_in_a_key_of_their_architecture_alone_are_not_confused():
+    plain = dict(MODELS["Qwen/Qwen3-8B"]["config"], attention_bias=False)
+    biased = dict(plain, attention_bias=True)
+    once = [rank_weights(parse_model_config(config)).exact for config in (plain, biased)]
+    again = [rank_weights(parse_model_config(config)).exact for config in (biased, plain)]
+    assert once[1] > once[0]
+    assert again == once[::-1]
