@@ -86,15 +86,6 @@ HARMLESS = {
     "storage_disks.mount_options": "words of mount",
     "storage_disks.partitions.mount_options": "words of mount",
 }
-# Keys of a service.
-SERVICE_SECRET = {"api_key", "container", "env", "options"}
-SERVICE_HARMLESS = {}
-# Options of modules, which pass the redaction; the values are what a test plants.
-MODULE_HARMLESS = {
-    "erase": "words",
-    "passno": "a number",
-    "max_tokens": "a number",
-}
 
 
 def named_options(options, prefix=""):
